@@ -1,0 +1,1 @@
+"""Reading and writing: tomograms, IMOD models, tables, run records."""

@@ -1,0 +1,1 @@
+"""From a probability mask to spheres fitted on the tomogram."""

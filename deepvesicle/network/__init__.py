@@ -1,0 +1,1 @@
+"""The U-Net: building, training, prediction, and the models on disk."""

@@ -1,0 +1,1 @@
+"""Simulated synapses with known truth, and how a microscope would see them."""

@@ -1,0 +1,1 @@
+"""How well found vesicles agree with the truth."""

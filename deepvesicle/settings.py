@@ -1,0 +1,116 @@
+"""All settings of a run: frozen, typed, with units in the names and the defaults in this one place.
+
+A settings file is TOML with one table per group, e.g. ``[proposal]`` ``min_radius_nm = 15``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from deepvesicle.errors import BadInputError
+
+
+@dataclass(frozen=True)
+class PredictionSettings:
+    """How the network is run over a tomogram."""
+
+    tile_vox: int = 144  # inner edge of a tile, voxels of the network's grid
+    threads: int = 0  # 0: as many as this process may use
+
+
+@dataclass(frozen=True)
+class ProposalSettings:
+    """From the probability mask to first spheres."""
+
+    threshold: float | None = None  # probability; None: the model's own
+    min_radius_nm: float = 12.0  # outer radius
+    max_radius_nm: float = 100.0
+    min_inside_fraction: float = 0.5  # share of the sphere's volume that must lie inside the tomogram
+
+
+@dataclass(frozen=True)
+class RefinementSettings:
+    """Fitting spheres to the membrane on the tomogram."""
+
+    max_iterations: int = 10
+    tilt_range_deg: tuple[float, float] = (-60.0, 60.0)
+
+
+@dataclass(frozen=True)
+class OutlierSettings:
+    """Which fitted spheres are doubtful or rejected."""
+
+    doubtful_p: float = 0.01  # chi-square p of the robust Mahalanobis distance
+    rejected_p: float = 1e-6
+    max_overlap_nm: float = 4.0  # spheres that share more than this depth are flagged
+
+
+@dataclass(frozen=True)
+class LabelSettings:
+    """How spheres become a label volume."""
+
+    first_id: int = 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides the result of `deepvesicle segment`, apart from the tomogram and the model."""
+
+    prediction: PredictionSettings = field(default_factory=PredictionSettings)
+    proposal: ProposalSettings = field(default_factory=ProposalSettings)
+    refinement: RefinementSettings = field(default_factory=RefinementSettings)
+    outliers: OutlierSettings = field(default_factory=OutlierSettings)
+    labels: LabelSettings = field(default_factory=LabelSettings)
+
+    def to_json(self) -> dict[str, Any]:
+        """Nested plain dictionary, for run records."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, tables: dict[str, Any], source: str = "settings") -> Settings:
+        """Build settings from nested dictionaries; a name that does not exist is an error that lists those that do.
+
+        Raises
+        ------
+        BadInputError
+            Unknown group or name, or a value of the wrong type.
+        """
+        settings = cls()
+        groups = {f.name for f in fields(cls)}
+        for group, values in tables.items():
+            if group not in groups:
+                raise BadInputError(
+                    f"{source} has an unknown group [{group}]", expected="one of " + ", ".join(sorted(groups))
+                )
+            if not isinstance(values, dict):
+                raise BadInputError(f"{source}: {group} must be a table", expected=f"[{group}] and lines below it")
+            old = getattr(settings, group)
+            names = {f.name for f in fields(old)}
+            for name, value in values.items():
+                if name not in names:
+                    raise BadInputError(
+                        f"{source} has an unknown setting {group}.{name}",
+                        expected="one of " + ", ".join(sorted(names)),
+                    )
+                old = replace(old, **{name: _checked(f"{source}: {group}.{name}", getattr(old, name), value)})
+            settings = replace(settings, **{group: old})
+        return settings
+
+
+def _checked(name: str, default: Any, value: Any) -> Any:
+    """A value of the default's type, or an error that names the setting."""
+    if default is None or isinstance(default, float):
+        good = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if good:
+            return float(value)
+        wanted = "a number"
+    elif isinstance(default, tuple):
+        if isinstance(value, (list, tuple)) and len(value) == len(default):
+            return tuple(_checked(name, d, v) for d, v in zip(default, value, strict=True))
+        wanted = f"{len(default)} values"
+    else:
+        if isinstance(value, type(default)) and (isinstance(default, bool) or not isinstance(value, bool)):
+            return value
+        wanted = f"a value of type {type(default).__name__}"
+    raise BadInputError(f"{name} is not valid", expected=wanted, got=repr(value))
