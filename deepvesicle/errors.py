@@ -57,6 +57,10 @@ class VoxelSizeError(TomogramError):
     """A voxel size that is missing, zero, anisotropic or absurd."""
 
 
+class VoxelSizeOptionError(UsageError, VoxelSizeError):
+    """A voxel size given by the user that cannot be right."""
+
+
 class ModelFileError(BadInputError):
     """An IMOD model that cannot be used."""
 

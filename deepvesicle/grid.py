@@ -157,10 +157,13 @@ class Tomogram(_Volume):
         Where it was read from.
     invert : bool
         True when the file holds dense = high values: `box` and `mean_sd` users must go through `grey`.
+    notes : tuple of str
+        What was odd about the file but could be read all the same, one line each.
     """
 
     path: Path | None = None
     invert: bool = False
+    notes: tuple[str, ...] = ()
 
     def grey(self, region: tuple[slice, slice, slice] = (slice(None),) * 3) -> NDArray[np.float32]:
         """Grey values of a region as float32, dense = low (the sign is turned where `invert` is set)."""
