@@ -1,0 +1,452 @@
+"""Scenes: a synapse full of vesicles and of what looks like them, with exact truth.
+
+Ranges follow published measurements: synaptic vesicles of 13 to 27 nm outer radius, mean 18 to 21 nm, 5 to 95 % of the
+gaps to the nearest neighbour between 0 and 26 nm (cryo-tomograms of synapses distributed with Pyto); dense-core
+vesicles, endosomes, transport and extracellular vesicles up to 100 nm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from deepvesicle.grid import Grid
+from deepvesicle.phantom.shapes import (
+    Bilayer,
+    Canvas,
+    Field,
+    add_ball,
+    add_compartment,
+    add_tube,
+    ellipsoid_distance,
+    random_curve,
+    scatter_blobs,
+    smooth_step,
+)
+from deepvesicle.vesicles import Status, Vesicles
+
+#: Kinds of scene that `random_scene` knows.
+SCENE_KINDS = ("synapse", "liposomes", "shells", "no_vesicles")
+
+
+class Kind(IntEnum):
+    """What a true sphere is; the feature `kind` of a scene's vesicles."""
+
+    SYNAPTIC = 1
+    DENSE_CORE = 2
+    ENDOSOME = 3
+    LIPOSOME = 4
+    SHELL = 5
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A density volume and the true vesicles in it.
+
+    Parameters
+    ----------
+    density : float32 array (z, y, x)
+        Relative mass density above ice; protein is about 1.
+    grid : Grid
+    vesicles : Vesicles
+        All spheres, those cut by the border too; features `kind` and `inside_fraction`.
+    """
+
+    density: Field
+    grid: Grid
+    vesicles: Vesicles
+
+
+def random_scene(
+    rng: np.random.Generator, shape_zyx: tuple[int, int, int], voxel_nm: float, kind: str = "synapse"
+) -> Scene:
+    """Draw a scene.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    shape_zyx : tuple of int
+        Voxels of the volume.
+    voxel_nm : float
+    kind : str
+        One of `SCENE_KINDS`: a synapse; lipid vesicles of 12 to 95 nm in ice; crowds of small equal shells;
+        a cell without vesicles.
+
+    Returns
+    -------
+    Scene
+    """
+    if kind not in SCENE_KINDS:
+        raise ValueError(f"unknown kind of scene {kind!r}, expected one of {', '.join(SCENE_KINDS)}")
+    builder = _Builder(rng, shape_zyx, voxel_nm)
+    getattr(builder, kind)()
+    return builder.finish()
+
+
+class _Builder:
+    """One scene in the making: density, what space is taken, and the spheres so far."""
+
+    def __init__(self, rng: np.random.Generator, shape_zyx: tuple[int, int, int], voxel_nm: float) -> None:
+        self.rng = rng
+        self.canvas = Canvas(np.zeros(shape_zyx, dtype=np.float32), float(voxel_nm))
+        self.taken = np.zeros(shape_zyx, dtype=bool)
+        self.centres: list[NDArray[np.float64]] = []
+        self.rows: list[tuple[float, float, Kind]] = []  # middle radius, thickness, kind
+        self.decor: list[NDArray[np.float64]] = []  # protein places on membranes
+        self.membrane = Bilayer(rng.uniform(3.2, 5.5), rng.uniform(0.8, 1.3))
+        self.size = self.canvas.size_nm
+        self.slab = self._draw_slab()
+
+    # -- scenes ------------------------------------------------------------------------------------------------------
+
+    def synapse(self) -> None:
+        rng = self.rng
+        self._cytosol(rng.uniform(0.15, 0.9))
+        self._plasma_membranes(int(rng.integers(0, 3)))
+        if rng.random() < 0.3:
+            self._mitochondrion()
+        for _ in range(int(rng.poisson(1.0))):
+            self._tubule()
+        for _ in range(int(rng.poisson(1.2))):
+            self._microtubule()
+        if rng.random() < 0.5:
+            self._actin(int(rng.integers(1, 10)))
+        for _ in range(int(rng.poisson(0.7))):
+            self._place(Kind.ENDOSOME, rng.uniform(27, 70), gap_nm=4, spread=0.06)
+        for _ in range(int(rng.poisson(0.7))):
+            self._place(Kind.DENSE_CORE, rng.uniform(25, 50), gap_nm=3, spread=0.03)
+        mean = rng.uniform(16.5, 23)
+        spread = rng.uniform(1.0, 3.2)
+        volume = float(np.prod(self.size)) / 1e6
+        count = int(min(rng.uniform(2, 18) * volume, 400))
+        self._crowd(Kind.SYNAPTIC, count, lambda: float(np.clip(rng.normal(mean, spread), 12.5, 31)))
+        self._complexes(int(rng.poisson(6)))
+        self._extras()
+
+    def liposomes(self) -> None:
+        rng = self.rng
+        if rng.random() < 0.5:
+            self._cytosol(rng.uniform(0.02, 0.4))
+        big = rng.uniform(30, 95)
+        small = rng.uniform(12.5, 25)
+        for _ in range(int(rng.integers(1, 7))):
+            self._place(Kind.LIPOSOME, rng.uniform(small, big), gap_nm=2, spread=0.04)
+        count = int(rng.uniform(1, 8) * float(np.prod(self.size)) / 1e6)
+        self._crowd(Kind.LIPOSOME, min(count, 200), lambda: float(np.exp(rng.uniform(np.log(12.5), np.log(big)))))
+        if rng.random() < 0.4:
+            self._nested()
+        if rng.random() < 0.3:
+            self._tubule()
+        self._complexes(int(rng.poisson(2)))
+        self._extras()
+
+    def shells(self) -> None:
+        rng = self.rng
+        radius = rng.uniform(12.5, 26)
+        self.membrane = Bilayer(rng.uniform(4.0, 9.0), rng.uniform(0.8, 1.3))
+        volume = float(np.prod(self.size)) / 1e6
+        self._crowd(Kind.SHELL, int(min(rng.uniform(3, 40) * volume, 400)), lambda: float(rng.normal(radius, 0.2)))
+        self._extras()
+
+    def no_vesicles(self) -> None:
+        rng = self.rng
+        self._cytosol(rng.uniform(0.1, 1.0))
+        self._plasma_membranes(int(rng.integers(0, 4)))
+        if rng.random() < 0.5:
+            self._mitochondrion()
+        for _ in range(int(rng.integers(0, 5))):
+            self._tubule()
+        for _ in range(int(rng.integers(0, 9))):
+            self._microtubule()
+        self._actin(int(rng.integers(0, 25)))
+        self._complexes(int(rng.poisson(25)))
+        self._extras()
+
+    # -- parts -------------------------------------------------------------------------------------------------------
+
+    def _draw_slab(self) -> tuple[float, float]:
+        """Where there is a sample along z (nm): all of the volume, or a slab with nothing above or below."""
+        rng, depth = self.rng, self.size[0]
+        if rng.random() < 0.45:
+            return (-50.0, depth + 50.0)
+        low = rng.uniform(0, 0.25) * depth if rng.random() < 0.7 else -50.0
+        high = depth - rng.uniform(0, 0.25) * depth if rng.random() < 0.7 else depth + 50.0
+        return (low, high)
+
+    def _in_slab(self) -> Field:
+        z = self.canvas.coordinates()[0]
+        low, high = (np.float32(v) for v in self.slab)
+        return smooth_step(low - z, 3.0) * smooth_step(z - high, 3.0)
+
+    def _cytosol(self, crowding: float) -> None:
+        """Proteins of several sizes; `crowding` 1.0 is about 15 % by volume."""
+        rng, canvas = self.rng, self.canvas
+        volume = float(np.prod(self.size))
+        for sigma_nm, share in ((1.4, 0.45), (2.2, 0.35), (3.4, 0.2)):
+            mass = 15.75 * sigma_nm**3  # a Gaussian ball of peak density 1
+            count = int(crowding * share * 0.15 * volume / mass)
+            points = rng.uniform(0, 1, (count, 3)) * self.size
+            canvas.density[...] += scatter_blobs(canvas, points, mass * rng.lognormal(0, 0.4, count), sigma_nm)
+        canvas.density[...] *= self._in_slab()
+
+    def _plasma_membranes(self, count: int) -> None:
+        """Undulating sheets across the volume, some with an active zone and a cleft."""
+        rng, canvas = self.rng, self.canvas
+        z, y, x = canvas.coordinates()
+        for _ in range(count):
+            angle = rng.uniform(0, 2 * np.pi)
+            tip = rng.normal(0, 0.15)
+            normal = np.array([np.sin(tip), np.cos(tip) * np.sin(angle), np.cos(tip) * np.cos(angle)])
+            across = np.array([0.0, np.cos(angle), -np.sin(angle)])
+            offset = rng.uniform(0.05, 0.95, 3) * self.size
+            dz, dy, dx = (c - np.float32(o) for c, o in zip((z, y, x), offset, strict=True))
+            along = dy * np.float32(across[1]) + dx * np.float32(across[2])
+            distance = dz * np.float32(normal[0]) + dy * np.float32(normal[1]) + dx * np.float32(normal[2])
+            distance = distance + np.float32(rng.uniform(0, 12)) * np.sin(
+                along * np.float32(2 * np.pi / rng.uniform(80, 400)) + np.float32(rng.uniform(0, 6.3))
+            )
+            distance = distance + (along**2 + dz**2) * np.float32(rng.normal(0, 1 / 900))
+            cleft = rng.uniform(14, 35) if rng.random() < 0.7 else 0.0
+            sheet = Bilayer(self.membrane.thickness_nm * rng.uniform(0.9, 1.3), self.membrane.density * rng.uniform(0.9, 1.5))
+            if cleft:
+                gap = smooth_step(-distance, 2.0) * smooth_step(distance - np.float32(cleft), 2.0)
+                canvas.density[...] *= 1 - np.float32(rng.uniform(0.3, 1.0)) * gap
+                canvas.density[...] += np.float32(rng.uniform(0, 0.25)) * gap
+                canvas.density[...] += sheet.profile(distance - np.float32(cleft), canvas.voxel_nm) * self._in_slab()
+            canvas.density[...] += sheet.profile(distance, canvas.voxel_nm) * self._in_slab()
+            self.taken |= (distance > -sheet.thickness_nm) & (distance < cleft + sheet.thickness_nm)
+            if rng.random() < 0.5:  # dense protein of an active zone, or of a postsynaptic density
+                patch = np.exp(-0.5 * ((along / np.float32(rng.uniform(40, 120))) ** 2 + (dz / np.float32(60)) ** 2))
+                layer = np.exp(-0.5 * ((distance + np.float32(rng.uniform(6, 14))) / np.float32(5)) ** 2)
+                rough = ndimage.gaussian_filter(rng.normal(0, 1, canvas.density.shape).astype(np.float32), 3 / canvas.voxel_nm)
+                rough /= rough.std()
+                canvas.density[...] += np.float32(rng.uniform(0.2, 0.8)) * patch * layer * np.clip(rough + 0.5, 0, None)
+
+    def _mitochondrion(self) -> None:
+        """Two membranes, a dense matrix, cristae; usually only partly in view."""
+        rng, canvas = self.rng, self.canvas
+        axes = rng.uniform(70, 220, 3)
+        centre = self.size / 2 + rng.choice([-1, 1], 3) * rng.uniform(0.2, 0.75, 3) * self.size
+        box = canvas.box(centre - axes - 30, centre + axes + 30)
+        if box is None:
+            return
+        distance = ellipsoid_distance(canvas, box, centre, axes)
+        inner = distance + np.float32(rng.uniform(10, 18))
+        inside = smooth_step(distance, 2.0)
+        matrix = smooth_step(inner, 2.0)
+        part = canvas.density[box]
+        part *= 1 - np.float32(0.8) * inside
+        rough = ndimage.gaussian_filter(rng.normal(0, 1, part.shape).astype(np.float32), 2 / canvas.voxel_nm)
+        part += np.float32(rng.uniform(0.2, 0.5)) * matrix * (1 + np.float32(0.6) * rough / rough.std())
+        membrane = Bilayer(self.membrane.thickness_nm * 1.1, self.membrane.density * 1.2)
+        part += membrane.profile(distance, canvas.voxel_nm) + membrane.profile(inner, canvas.voxel_nm)
+        z, y, x = canvas.coordinates(box)
+        normal = rng.normal(0, 1, 3) * (0.4, 1, 1)
+        normal /= np.linalg.norm(normal)
+        period = np.float32(rng.uniform(30, 70))
+        phase = z * np.float32(normal[0]) + y * np.float32(normal[1]) + x * np.float32(normal[2])
+        phase = phase + np.float32(8) * np.sin(y / np.float32(35)) + np.float32(8) * np.sin(x / np.float32(41))
+        sheet = np.abs(phase % period - period / 2)  # distance from the middle of a crista
+        part += membrane.profile(sheet - np.float32(rng.uniform(5, 8)), canvas.voxel_nm) * matrix
+        self.taken[box] |= distance < membrane.thickness_nm
+
+    def _random_line(self, bend_nm: float, flat: float) -> NDArray[np.float64]:
+        rng = self.rng
+        start = rng.uniform(-0.1, 1.1, 3) * self.size
+        target = rng.uniform(0.2, 0.8, 3) * self.size
+        heading = (target - start) * (flat, 1, 1) + 1e-3
+        return random_curve(rng, start, heading, rng.uniform(0.4, 1.6) * self.size.max(), bend_nm)
+
+    def _tubule(self) -> None:
+        rng = self.rng
+        radius = rng.uniform(9, 28)
+        upright = rng.random() < 0.25
+        curve = self._random_line(rng.uniform(80, 600), 4.0 if upright else 0.4)
+        self._tube(curve, radius, Bilayer(self.membrane.thickness_nm, self.membrane.density), rng.uniform(0, 0.25), 0.2)
+
+    def _microtubule(self) -> None:
+        upright = self.rng.random() < 0.2
+        curve = self._random_line(20000.0, 4.0 if upright else 0.3)
+        self._tube(curve, self.rng.uniform(9.5, 11.0), Bilayer(4.5, self.rng.uniform(1.0, 1.6)), 0.05, 0.1)
+
+    def _tube(self, curve: NDArray[np.float64], radius: float, wall: Bilayer, lumen: float, keep: float) -> None:
+        curve = curve[(curve[:, 0] > self.slab[0] + radius) & (curve[:, 0] < self.slab[1] - radius)]
+        if len(curve) < 3:
+            return
+        add_tube(self.canvas, curve, radius, wall, lumen, keep)
+        marks = Canvas(np.zeros(self.canvas.density.shape, dtype=np.float32), self.canvas.voxel_nm)
+        for point in curve[:: max(1, int(radius / 8))]:
+            add_ball(marks, point, radius + wall.thickness_nm, 1.0)
+        self.taken |= marks.density > 0.4
+
+    def _actin(self, count: int) -> None:
+        for _ in range(count):
+            add_tube(self.canvas, self._random_line(9000.0, 0.4), 1.0, Bilayer(6.0, self.rng.uniform(0.3, 0.7)), 0.0, 1.0)
+
+    def _complexes(self, count: int) -> None:
+        """Ribosome-like blobs, hollow protein shells and rings at true scale: round, but no vesicles."""
+        rng = self.rng
+        for _ in range(count):
+            centre = rng.uniform(0, 1, 3) * self.size
+            if not self.slab[0] < centre[0] < self.slab[1] or self.taken[self._voxel(centre)]:
+                continue
+            if rng.random() < 0.7:
+                for _ in range(3):
+                    add_ball(self.canvas, centre + rng.normal(0, 4, 3), rng.uniform(5, 9), rng.uniform(0.4, 0.9))
+            else:
+                axes = np.full(3, rng.uniform(4.5, 8.0))
+                add_compartment(self.canvas, centre, axes, Bilayer(2.8, rng.uniform(0.8, 1.4)), 0.0, 0.3)
+
+    def _extras(self) -> None:
+        """Gold, a carbon edge, slow density changes of the ice."""
+        rng, canvas = self.rng, self.canvas
+        if rng.random() < 0.3:
+            for _ in range(int(rng.integers(1, 6))):
+                centre = rng.uniform(0, 1, 3) * self.size
+                add_ball(canvas, centre, rng.uniform(2.5, 7.5), rng.uniform(10, 30))
+        if rng.random() < 0.06:
+            z, y, x = canvas.coordinates()
+            angle = rng.uniform(0, 2 * np.pi)
+            edge = (y - self.size[1] / 2) * np.float32(np.sin(angle)) + (x - self.size[2] / 2) * np.float32(np.cos(angle))
+            film = smooth_step(edge + np.float32(rng.uniform(0.2, 0.5) * self.size[2]), 3.0)
+            bottom = np.float32(max(self.slab[0], 0.0))
+            canvas.density[...] += film * smooth_step(z - bottom - np.float32(15), 2.0) * np.float32(rng.uniform(0.6, 1.5))
+
+    # -- vesicles ----------------------------------------------------------------------------------------------------
+
+    def _voxel(self, point_nm: NDArray[np.float64]) -> tuple[int, int, int]:
+        index = np.clip(np.rint(point_nm / self.canvas.voxel_nm).astype(int), 0, np.asarray(self.canvas.density.shape) - 1)
+        return int(index[0]), int(index[1]), int(index[2])
+
+    def _is_free(self, centre: NDArray[np.float64], outer: float, gap: float) -> bool:
+        if not self.slab[0] + outer < centre[0] < self.slab[1] - outer:
+            return False
+        if self.centres:
+            others = np.array(self.centres)
+            radii = np.array([mid + thickness / 2 for mid, thickness, _ in self.rows])
+            if np.any(np.linalg.norm(others - centre, axis=1) < radii + outer + gap):
+                return False
+        surface = centre + _DIRECTIONS * outer
+        middle = centre + _DIRECTIONS * (outer / 2)
+        return not any(self.taken[self._voxel(p)] for p in (centre, *surface, *middle))
+
+    def _add(self, kind: Kind, centre: NDArray[np.float64], outer: float, spread: float) -> None:
+        """Paint a vesicle; `spread` is the relative SD of its semi-axes, whose geometric mean stays the truth."""
+        rng = self.rng
+        thickness = self.membrane.thickness_nm * rng.uniform(0.93, 1.07)
+        middle = outer - thickness / 2
+        stretch = np.exp(np.clip(rng.normal(0, spread, 3), -2 * spread, 2 * spread))
+        axes = middle * stretch / np.prod(stretch) ** (1 / 3)
+        membrane = Bilayer(thickness, self.membrane.density * rng.uniform(0.85, 1.15))
+        lumen = {Kind.SYNAPTIC: rng.uniform(0, 0.15), Kind.LIPOSOME: rng.uniform(0, 0.08)}.get(kind, rng.uniform(0, 0.2))
+        add_compartment(self.canvas, centre, axes, membrane, lumen, 0.1)
+        if kind is Kind.DENSE_CORE:
+            core = (middle - thickness / 2) * rng.uniform(0.6, 0.92)
+            add_ball(self.canvas, centre, core, rng.uniform(0.15, 0.5))
+            grains = centre + rng.normal(0, 1, (60, 3)) * core / 2.2
+            for grain in grains[np.linalg.norm(grains - centre, axis=1) < core]:
+                add_ball(self.canvas, grain, rng.uniform(1.5, 3.5), rng.uniform(0.2, 0.7))
+        if kind is not Kind.SHELL:
+            count = int(rng.poisson({Kind.SYNAPTIC: 12}.get(kind, 4) * (outer / 20) ** 2))
+            directions = rng.normal(0, 1, (count, 3))
+            directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+            self.decor.append(centre + directions * (outer + rng.uniform(0.5, 4.0, (count, 1))))
+        self.centres.append(centre)
+        self.rows.append((middle, thickness, kind))
+
+    def _place(self, kind: Kind, outer: float, gap_nm: float, spread: float) -> None:
+        """One vesicle anywhere it fits, its centre possibly up to half a radius outside the volume."""
+        for _ in range(30):
+            centre = self.rng.uniform(-0.5 * outer, self.size + 0.5 * outer)
+            if self._is_free(centre, outer, gap_nm):
+                self._add(kind, centre, outer, spread)
+                return
+
+    def _crowd(self, kind: Kind, count: int, draw_radius) -> None:  # type: ignore[no-untyped-def]
+        """Many vesicles, most of them beside one already there, with exponential gaps (touching ones included)."""
+        rng = self.rng
+        mean_gap = rng.uniform(1.0, 9.0)
+        cohesion = rng.uniform(0.2, 0.95)
+        spread = rng.uniform(0.0, 0.035)
+        first = len(self.centres)
+        for _ in range(count):
+            outer = draw_radius()
+            for _attempt in range(12):
+                gap = rng.exponential(mean_gap)
+                if len(self.centres) > first and rng.random() < cohesion:
+                    near = int(rng.integers(first, len(self.centres)))
+                    middle, thickness, _ = self.rows[near]
+                    direction = rng.normal(0, 1, 3)
+                    direction /= np.linalg.norm(direction)
+                    centre = self.centres[near] + direction * (middle + thickness / 2 + outer + gap + 0.01)
+                else:
+                    centre = rng.uniform(-0.5 * outer, self.size + 0.5 * outer)
+                inside = np.all(centre > -0.6 * outer) and np.all(centre < self.size + 0.6 * outer)
+                if inside and self._is_free(centre, outer, min(gap, 0.0)):
+                    self._add(kind, centre, outer, spread)
+                    break
+
+    def _nested(self) -> None:
+        """A small vesicle inside the largest one."""
+        if not self.rows:
+            return
+        largest = int(np.argmax([row[0] for row in self.rows]))
+        middle, thickness, kind = self.rows[largest]
+        room = middle - thickness - 4
+        outer = self.rng.uniform(12.5, 30)
+        if room < outer + 3:
+            return
+        direction = self.rng.normal(0, 1, 3)
+        direction *= self.rng.uniform(0, room - outer) / np.linalg.norm(direction)
+        self._add(kind, self.centres[largest] + direction, outer, 0.02)
+
+    # -- result ------------------------------------------------------------------------------------------------------
+
+    def finish(self) -> Scene:
+        """Add the proteins on membranes and make the truth table."""
+        canvas = self.canvas
+        grid = Grid(canvas.density.shape, canvas.voxel_nm)  # type: ignore[arg-type]
+        if self.decor:
+            points = np.concatenate(self.decor)
+            mass = 15.75 * 2.0**3 * self.rng.uniform(0.3, 1.0, len(points))
+            canvas.density[...] += scatter_blobs(canvas, points, mass, 2.0)
+        if not self.rows:
+            return Scene(canvas.density, grid, Vesicles.empty(grid))
+        middle = np.array([row[0] for row in self.rows])
+        thickness = np.array([row[1] for row in self.rows])
+        vesicles = Vesicles.from_spheres(
+            grid,
+            np.array(self.centres) / canvas.voxel_nm,
+            (middle + thickness / 2) / canvas.voxel_nm,
+            membrane_radii_vox=middle / canvas.voxel_nm,
+            thickness_vox=thickness / canvas.voxel_nm,
+            status=(Status.MANUAL,) * len(middle),
+            features={"kind": [int(row[2]) for row in self.rows]},
+        )
+        return Scene(canvas.density, grid, vesicles.with_features(inside_fraction=inside_fractions(vesicles, grid)))
+
+
+def inside_fractions(vesicles: Vesicles, grid: Grid) -> NDArray[np.float64]:
+    """Share of each sphere's volume that lies inside a grid (N,), sampled at fixed points."""
+    if len(vesicles) == 0:
+        return np.zeros(0)
+    ball = _BALL[None] * vesicles.radii_vox[:, None, None] + vesicles.centres_vox[:, None]
+    inside = grid.contains(ball.reshape(-1, 3)).reshape(len(vesicles), -1)
+    return np.asarray(inside.mean(axis=1))
+
+
+def _fibonacci_directions(count: int) -> NDArray[np.float64]:
+    """Unit vectors spread evenly over the sphere (golden spiral)."""
+    k = np.arange(count) + 0.5
+    z = 1 - 2 * k / count
+    angle = np.pi * (1 + 5**0.5) * k
+    ring = np.sqrt(1 - z**2)
+    return np.stack([z, ring * np.sin(angle), ring * np.cos(angle)], axis=1)
+
+
+_DIRECTIONS = _fibonacci_directions(40)
+_BALL = np.concatenate([_fibonacci_directions(n) * r for n, r in ((20, 0.3), (80, 0.6), (150, 0.8), (250, 0.97))])
