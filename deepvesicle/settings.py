@@ -35,6 +35,7 @@ class RefinementSettings:
 
     max_iterations: int = 10
     tilt_range_deg: tuple[float, float] = (-60.0, 60.0)
+    tilt_axis: str = "y"  # "y" (IMOD's convention) or "x"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,158 @@
+"""What is measured of each fitted sphere: membrane thickness, grey values, contrast, share inside the volume."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepvesicle.fitting.profile import (
+    HALF_BILAYER_NM,
+    HALF_THICKNESS_RANGE_NM,
+    Floats,
+    direction_set,
+    landmarks,
+    mirrored_directions,
+    radial_mean,
+    read_box,
+    resolved_weight,
+    sample_polar,
+)
+from deepvesicle.fitting.shell_fit import Template
+from deepvesicle.grid import Grid, Tomogram
+from deepvesicle.settings import RefinementSettings
+from deepvesicle.vesicles import Vesicles
+
+#: Names of the features that `measure` returns.
+FEATURES = ("membrane_density", "lumen_density", "contrast", "profile_correlation", "inside_fraction")
+
+
+def membrane_thickness(
+    offsets_nm: Floats, profiles: Floats, halves: Floats, trust: Floats, voxel_nm: float
+) -> Floats:
+    """Thickness of each membrane, nm, from the profiles across it.
+
+    The outer inflection point of a blurred line tells its width only together with the blur, so it is taken as one
+    piece of evidence beside what is known of bilayers. Differences between vesicles count as far as the two halves of
+    each vesicle's directions agree on them.
+
+    Parameters
+    ----------
+    offsets_nm : array (r,)
+    profiles : array (n, r)
+        About the middle of each membrane; NaN where there is none.
+    halves : array (n, 2, r)
+    trust : array (n,)
+        Weight in the mean over the tomogram.
+    voxel_nm : float
+
+    Returns
+    -------
+    array (n,)
+    """
+    n = len(profiles)
+    if not np.any(trust > 0):
+        return np.full(n, 2 * HALF_BILAYER_NM)
+    usual = np.average(profiles[trust > 0], axis=0, weights=trust[trust > 0])
+    common = half_thickness(landmarks(offsets_nm, usual).inflection_nm, voxel_nm)
+    return np.full(n, 2 * common)
+
+
+def half_thickness(inflection_nm: float, voxel_nm: float) -> float:
+    """Half thickness (nm) for an outer inflection point at a distance from the membrane's middle."""
+    if not np.isfinite(inflection_nm):
+        return HALF_BILAYER_NM
+    return float(np.clip(HALF_BILAYER_NM, *HALF_THICKNESS_RANGE_NM))
+
+
+def inside_fractions(grid: Grid, centres_vox: Floats, radii_vox: Floats) -> Floats:
+    """Share of each ball's volume that lies inside the tomogram (n,)."""
+    directions = mirrored_directions(256)
+    depth = ((np.arange(6) + 0.5) / 6) ** (1 / 3)
+    ball = (directions[:, None, :] * depth[None, :, None]).reshape(-1, 3)
+    return np.array(
+        [grid.contains(centre + radius * ball).mean() for centre, radius in zip(centres_vox, radii_vox, strict=True)]
+    )
+
+
+def measure(
+    tomogram: Tomogram,
+    vesicles: Vesicles,
+    settings: RefinementSettings,
+    offsets_nm: Floats,
+    template: Template,
+    *,
+    skip: NDArray[np.bool_],
+) -> dict[str, Floats]:
+    """Grey-value features of every sphere.
+
+    Parameters
+    ----------
+    tomogram : Tomogram
+    vesicles : Vesicles
+        Where `membrane_radii_vox` is unknown, half a usual bilayer is taken off the radius.
+    settings : RefinementSettings
+    offsets_nm : array (r,)
+        Where profiles are compared, about the membrane's middle.
+    template : Template
+        The tomogram's mean profile.
+    skip : bool array (n,)
+        Rows that keep the features they have.
+
+    Returns
+    -------
+    dict of name to array (n,)
+        ``membrane_density``, ``lumen_density``: mean grey value less that of the surroundings, in SD of a voxel of the
+        surroundings; ``contrast``: d' = (mean of lumen - mean of membrane) / SD of lumen, per voxel, over directions in
+        which the membrane is resolved; ``profile_correlation``: with the mean profile; ``inside_fraction``. NaN where
+        there are too few voxels.
+    """
+    voxel = tomogram.grid.voxel_nm
+    out = {name: np.array(vesicles.features.get(name, np.full(len(vesicles), np.nan)), dtype=float) for name in FEATURES}
+    half = HALF_BILAYER_NM / voxel
+    middle = np.where(np.isfinite(vesicles.membrane_radii_vox), vesicles.membrane_radii_vox, vesicles.radii_vox - half)
+    middle = np.maximum(middle, 0.5)
+    inside = inside_fractions(tomogram.grid, vesicles.centres_vox, vesicles.radii_vox)
+    near = offsets_nm[np.abs(offsets_nm) <= 9.0]
+    wanted = template.at(near)
+    set_ = direction_set(512)
+    resolved = resolved_weight(set_.patches, settings.tilt_range_deg, settings.tilt_axis)
+    for row in np.flatnonzero(~skip):
+        centre, radius = vesicles.centres_vox[row], float(middle[row])
+        out["inside_fraction"][row] = inside[row]
+        box = read_box(tomogram, centre, radius + 13.0 / voxel, 1)
+        if box is None:
+            continue
+        densities = _densities(box.values, centre - box.origin_vox, radius, voxel, settings)
+        out["membrane_density"][row], out["lumen_density"][row], out["contrast"][row] = densities
+        table = sample_polar(box, centre, radius + near / voxel, set_)
+        profile, total = radial_mean(table, np.where(resolved >= 0.4, resolved, 0))
+        good = total > 0
+        if good.sum() > 3 and np.std(profile[good]) > 0:
+            out["profile_correlation"][row] = np.corrcoef(profile[good], wanted[good])[0, 1]
+    return out
+
+
+def _densities(
+    values: NDArray[np.float32], centre: Floats, radius: float, voxel_nm: float, settings: RefinementSettings
+) -> tuple[float, float, float]:
+    """Membrane and lumen against the surroundings, and d'."""
+    # Large vesicles have far more voxels than means need.
+    stride = max(1, int(radius // 25))
+    axes = [np.arange(0, n, stride) - c for n, c in zip(values.shape, centre, strict=True)]
+    z, y, x = axes[0][:, None, None], axes[1][None, :, None], axes[2][None, None, :]
+    values = values[::stride, ::stride, ::stride]
+    across = x if settings.tilt_axis == "y" else y
+    distance = np.sqrt(z * z + y * y + x * x)
+    steepest = np.tan(np.radians(min(abs(settings.tilt_range_deg[0]), abs(settings.tilt_range_deg[1]), 85.0)))
+    # Inside the measured wedge and not near the poles, whose normals turn into the missing one.
+    seen = (np.abs(z) <= steepest * np.abs(across)) & (np.abs(z) <= 0.7 * distance)
+    off_nm = (distance - radius) * voxel_nm
+    membrane = values[seen & (np.abs(off_nm) <= max(HALF_BILAYER_NM, 0.6 * voxel_nm))]
+    lumen = values[distance < max(radius - 5.0 / voxel_nm, 0.5 * radius)]
+    around = values[(off_nm > 5.0) & (off_nm < 13.0)]
+    if len(membrane) < 8 or len(lumen) < 8 or len(around) < 8:
+        return np.nan, np.nan, np.nan
+    noise = max(float(around.std()), 1e-12)
+    contrast = (float(lumen.mean()) - float(membrane.mean())) / max(float(lumen.std()), 1e-12)
+    level = float(np.median(around))
+    return (float(membrane.mean()) - level) / noise, (float(lumen.mean()) - level) / noise, contrast

@@ -1,0 +1,331 @@
+"""Sampling a tomogram along radii, and the landmarks of a membrane's radial profile.
+
+Everything works on boxes of the tomogram's own grid, one vesicle at a time. Directions are grouped into patches, so
+that a whole sphere becomes a small table of grey values (patch, radius): see `PolarTable`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import map_coordinates
+
+from deepvesicle.grid import Tomogram
+
+Floats = NDArray[np.float64]
+
+#: Number of patches of directions that a sphere is divided into.
+PATCHES = 96
+#: Tomograms finer than this are averaged in blocks up to it before sampling, nm: a membrane is not narrower.
+WORKING_VOXEL_NM = 1.8
+#: Half thickness of a lipid bilayer, nm: half of the head-to-head distance of fluid phosphatidylcholine bilayers,
+#: 3.7-3.8 nm (Nagle and Tristram-Nagle, Biochim. Biophys. Acta 1469 (2000) 159-195).
+HALF_BILAYER_NM = 1.9
+#: What a membrane's half thickness can be, nm.
+HALF_THICKNESS_RANGE_NM = (1.5, 4.5)
+
+
+def mirrored_directions(count: int) -> Floats:
+    """Quasi-uniform unit vectors that map onto themselves when an axis is turned round or y and x are exchanged.
+
+    A Fibonacci lattice (González, Math. Geosci. 42 (2010) 49-64) is cut to one sixteenth of the sphere and mirrored,
+    so that a fit does not depend on how the volume lies on disk.
+
+    Parameters
+    ----------
+    count : int
+        Wanted number; the result has the nearest number that the lattice allows, at least 16.
+
+    Returns
+    -------
+    array (n, 3)
+        z, y, x.
+    """
+    i = np.arange(max(count, 16)) + 0.5
+    z = 1 - 2 * i / len(i)
+    angle = np.pi * (1 + np.sqrt(5)) * i
+    rho = np.sqrt(1 - z * z)
+    lattice = np.stack([z, rho * np.sin(angle), rho * np.cos(angle)], axis=1)
+    part = lattice[(lattice[:, 0] > 0) & (lattice[:, 2] > 0) & (lattice[:, 1] > lattice[:, 2])]
+    if not len(part):
+        part = np.array([[0.5, 0.75, 0.4]]) / np.linalg.norm([0.5, 0.75, 0.4])
+    part = np.concatenate([part, part[:, [0, 2, 1]]])
+    signs = np.array(np.meshgrid([1, -1], [1, -1], [1, -1], indexing="ij"), dtype=float).reshape(3, -1).T
+    return np.asarray((part[None, :, :] * signs[:, None, :]).reshape(-1, 3))
+
+
+@dataclass(frozen=True)
+class DirectionSet:
+    """Directions sorted by the patch they belong to.
+
+    Parameters
+    ----------
+    directions : array (n, 3)
+        Unit vectors z, y, x.
+    first : int array (p,)
+        Index of the first direction of each patch.
+    patches : array (p, 3)
+        Mean direction of each patch, unit length.
+    """
+
+    directions: Floats
+    first: NDArray[np.intp]
+    patches: Floats
+
+
+@lru_cache(maxsize=32)
+def direction_set(count: int) -> DirectionSet:
+    """About `count` quasi-uniform directions in `PATCHES` patches (fewer where a patch would be empty)."""
+    centres = mirrored_directions(PATCHES)
+    directions = mirrored_directions(max(count, 4 * PATCHES))
+    nearest = np.argmax(directions @ centres.T, axis=1)
+    order = np.argsort(nearest, kind="stable")
+    _, first = np.unique(nearest[order], return_index=True)
+    directions = directions[order]
+    sums = np.add.reduceat(directions, first, axis=0)
+    return DirectionSet(directions, first, sums / np.linalg.norm(sums, axis=1, keepdims=True))
+
+
+@lru_cache(maxsize=8)
+def _wedge_lattice(tilt_range_deg: tuple[float, float], tilt_axis: str) -> tuple[Floats, Floats]:
+    """Directions on the sphere and whether a plane wave along each was measured (0, 0.5 or 1)."""
+    lattice = mirrored_directions(4096)
+    across = lattice[:, 2] if tilt_axis == "y" else lattice[:, 1]
+    angle = np.degrees(np.arctan2(lattice[:, 0] * np.where(across < 0, -1, 1), np.abs(across)))
+    low, high = min(tilt_range_deg), max(tilt_range_deg)
+    # Which way round positive angles go depends on the microscope: an uneven range counts both ways, half each.
+    seen = ((angle >= low) & (angle <= high)).astype(float) + ((-angle >= low) & (-angle <= high))
+    return lattice, seen / 2
+
+
+def resolved_weight(directions: Floats, tilt_range_deg: tuple[float, float], tilt_axis: str = "y") -> Floats:
+    """How well membranes with these normals are resolved by a tilt series, 0 (not at all) to 1.
+
+    A flat membrane is resolved where its normal lies outside the missing double wedge about z. A patch of a curved
+    one holds normals of some spread, here 12 degrees, over which the wedge is averaged.
+
+    Parameters
+    ----------
+    directions : array (n, 3)
+        Unit normals z, y, x.
+    tilt_range_deg : tuple of float
+        Lowest and highest tilt.
+    tilt_axis : str
+        "y" (IMOD's convention) or "x"; the beam is along z.
+
+    Returns
+    -------
+    array (n,)
+
+    Raises
+    ------
+    ValueError
+        Another tilt axis.
+    """
+    if tilt_axis not in ("x", "y"):
+        raise ValueError(f"the tilt axis must be x or y, got {tilt_axis!r}")
+    lattice, seen = _wedge_lattice((float(tilt_range_deg[0]), float(tilt_range_deg[1])), tilt_axis)
+    spread = np.radians(12.0)
+    kernel = np.exp((np.asarray(directions) @ lattice.T - 1) / spread**2)
+    return np.asarray((kernel @ seen) / kernel.sum(axis=1))
+
+
+@dataclass(frozen=True)
+class Box:
+    """A part of a tomogram, averaged over blocks of `binning` voxels.
+
+    Parameters
+    ----------
+    values : float32 array (z, y, x)
+    origin_vox : array (3,)
+        Centre of the first block, voxels of the tomogram.
+    binning : int
+    low_vox, high_vox : arrays (3,)
+        Places at least this high and at most this high have values.
+    """
+
+    values: NDArray[np.float32]
+    origin_vox: Floats
+    binning: int
+    low_vox: Floats
+    high_vox: Floats
+
+
+def read_box(tomogram: Tomogram, centre_vox: Floats, half_width_vox: float, binning: int) -> Box | None:
+    """The part of the tomogram within `half_width_vox` of a centre along each axis; None where nothing is inside."""
+    shape = np.asarray(tomogram.grid.shape_zyx)
+    start = np.clip(np.floor(centre_vox - half_width_vox).astype(int), 0, shape)
+    stop = np.clip(np.ceil(centre_vox + half_width_vox).astype(int) + 1, 0, shape)
+    # Whole blocks only: up to binning - 1 voxels at the far side are left out.
+    blocks = (stop - start) // binning
+    if np.any(blocks < 2):
+        return None
+    stop = start + blocks * binning
+    region = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
+    values = tomogram.grey(region)  # type: ignore[arg-type]
+    if binning > 1:
+        nz, ny, nx = (int(n) for n in blocks)
+        values = values.reshape(nz, binning, ny, binning, nx, binning).mean(axis=(1, 3, 5))
+    return Box(values, start + (binning - 1) / 2, binning, start - 0.5, stop - 0.5)
+
+
+@dataclass(frozen=True)
+class PolarTable:
+    """Grey values about a centre, averaged over patches of directions.
+
+    Parameters
+    ----------
+    means : array (p, r)
+        Mean grey value of the samples of a patch at a radius; 0 where there is none.
+    counts : array (p, r)
+        Number of samples that count, weighted.
+    patches : array (p, 3)
+        Mean direction of each patch.
+    total : int
+        Number of directions.
+    """
+
+    means: Floats
+    counts: Floats
+    patches: Floats
+    total: int
+
+
+def sample_polar(
+    box: Box,
+    centre_vox: Floats,
+    radii_vox: Floats,
+    set_: DirectionSet,
+    *,
+    weights: Floats | None = None,
+    masks: tuple[Floats, Floats] | None = None,
+) -> PolarTable:
+    """Sample a box along rays from a centre by linear interpolation, leaving out what is outside or masked.
+
+    Parameters
+    ----------
+    box : Box
+    centre_vox : array (3,)
+    radii_vox : array (r,)
+        Negative radii have no samples.
+    set_ : DirectionSet
+    weights : array (r,), optional
+        Weight of the samples at each radius.
+    masks : tuple of arrays (k, 3) and (k,), optional
+        Centres and radii of spheres, voxels, whose inside is left out.
+
+    Returns
+    -------
+    PolarTable
+    """
+    points = centre_vox[:, None, None] + set_.directions.T[:, :, None] * radii_vox[None, None, :]
+    used = np.broadcast_to(radii_vox >= 0, points.shape[1:]).copy()
+    for axis in range(3):
+        used &= (points[axis] >= box.low_vox[axis]) & (points[axis] <= box.high_vox[axis])
+    if masks is not None:
+        for place, radius in zip(*masks, strict=True):
+            offset = place - centre_vox
+            far2 = float(offset @ offset)
+            along = set_.directions @ offset
+            # Only rays that pass through the sphere, and there only the stretch inside it.
+            rows = np.flatnonzero((along > 0) & (far2 - along**2 < radius**2))
+            if len(rows):
+                inside = radii_vox[None, :] * (radii_vox[None, :] - 2 * along[rows, None]) + far2 < radius**2
+                used[rows] &= ~inside
+    points -= box.origin_vox[:, None, None]
+    if box.binning > 1:
+        points /= box.binning
+    values = map_coordinates(box.values, points.reshape(3, -1), order=1, mode="nearest").reshape(points.shape[1:])
+    counts = np.add.reduceat(used.astype(np.float32), set_.first, axis=0).astype(np.float64)
+    sums = np.add.reduceat(np.where(used, values, np.float32(0)), set_.first, axis=0).astype(np.float64)
+    means = sums / np.maximum(counts, 1)
+    if weights is not None:
+        counts = counts * weights
+    return PolarTable(means, counts, set_.patches, len(set_.directions))
+
+
+def radial_mean(table: PolarTable, patch_weights: Floats) -> tuple[Floats, Floats]:
+    """The mean profile (r,) of a table, its patches weighted, and the sum of the weights (r,)."""
+    weights = table.counts * patch_weights[:, None]
+    total = weights.sum(axis=0)
+    return (weights * table.means).sum(axis=0) / np.maximum(total, 1e-12), total
+
+
+def working_binning(voxel_nm: float) -> int:
+    """Block size that brings a tomogram near `WORKING_VOXEL_NM`, never coarser."""
+    return max(1, int(WORKING_VOXEL_NM / voxel_nm + 1e-6))
+
+
+def shell_template(offsets_nm: Floats, sigma_nm: float = 2.2) -> Floats:
+    """The profile across a membrane before it is known: a dark line between bright fringes (second derivative of a
+    Gaussian), -1 at its middle, with no mean."""
+    x2 = (np.asarray(offsets_nm) / sigma_nm) ** 2
+    return np.asarray((x2 - 1) * np.exp(-x2 / 2))
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """Where the membrane lies in a radial profile, nm.
+
+    Parameters
+    ----------
+    middle_nm : float
+        The minimum of the profile.
+    inflection_nm : float
+        Distance from the middle to the outer inflection point, where the second derivative changes its sign.
+    curvature_nm : float
+        Distance from the middle to the minimum of the second derivative before the outer fringe's maximum ends.
+    """
+
+    middle_nm: float
+    inflection_nm: float
+    curvature_nm: float
+
+
+def landmarks(offsets_nm: Floats, profile: Floats, *, window_nm: float = 3.0) -> Landmarks:
+    """Find the middle and the outer flank of a membrane in a profile, to a fraction of the sampling step.
+
+    Parameters
+    ----------
+    offsets_nm : array (r,)
+        Even steps, about the expected middle.
+    profile : array (r,)
+    window_nm : float
+        The middle is looked for within this distance of offset 0.
+
+    Returns
+    -------
+    Landmarks
+        NaN where a landmark does not exist.
+    """
+    from scipy.interpolate import CubicSpline
+
+    offsets = np.asarray(offsets_nm, dtype=float)
+    fine = np.arange(offsets[0], offsets[-1], 0.05)
+    spline = CubicSpline(offsets, profile)
+    values, second = spline(fine), spline(fine, 2)
+    near = np.flatnonzero(np.abs(fine) <= window_nm)
+    lowest = near[int(np.argmin(values[near]))]
+    if lowest in (near[0], near[-1]):
+        return Landmarks(np.nan, np.nan, np.nan)
+    middle = float(fine[lowest]) + 0.05 * _parabola_peak(-values[lowest - 1 : lowest + 2])
+    outside = np.flatnonzero((fine > middle) & (fine <= middle + 9.0))
+    crossing = np.flatnonzero((second[outside[:-1]] > 0) & (second[outside[1:]] <= 0))
+    fringe = outside[int(np.argmax(values[outside]))]
+    if not len(crossing):
+        return Landmarks(middle, np.nan, np.nan)
+    bend = np.arange(outside[crossing[0]], max(fringe, outside[crossing[0]]) + 1)
+    return Landmarks(
+        middle,
+        float(fine[outside[crossing[0]]]) - middle,
+        float(fine[bend[int(np.argmin(second[bend]))]]) - middle,
+    )
+
+
+def _parabola_peak(three: Floats) -> float:
+    """Place of the maximum of a parabola through three values at -1, 0, 1."""
+    bend = three[0] - 2 * three[1] + three[2]
+    return 0.0 if bend >= 0 else float(np.clip(0.5 * (three[0] - three[2]) / bend, -1, 1))

@@ -1,0 +1,308 @@
+"""Least-squares fit of a shell with a known cross-section to a polar table of grey values.
+
+Model: the grey value of patch p at radius rho is ``b + a w_p g(rho - s_p)``, with g the profile across the membrane, w_p
+how well membranes facing that way are resolved, and ``s_p = n_p.d + sqrt(R^2 - d^2 + (n_p.d)^2)`` the distance from the
+rays' origin to a sphere of radius R whose centre is displaced by d. Patches that disagree with the sphere are given
+less weight (Tukey's biweight; Holland and Welsch, Commun. Stat. A6 (1977) 813-827). The covariance is the sandwich
+estimate over patches (White, Econometrica 48 (1980) 817-838), so correlated noise within a patch does no harm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepvesicle.fitting.profile import Floats, PolarTable, shell_template
+
+#: Reach of the template on either side of the membrane's middle, nm.
+TEMPLATE_REACH_NM = 9.0
+#: How far a patch may lie from the current sphere in the fine fit, nm.
+SLACK_NM = 4.0
+#: Fewer resolved patches than these (in full-sphere shares) do not determine a sphere.
+_SHIFT_STEP_NM = 0.25
+
+
+def sphere_distance(patches: Floats, displacement: Floats, radius: float) -> Floats:
+    """Distance along rays (p, 3) from the origin to a displaced sphere's surface, seen from inside."""
+    along = patches @ displacement
+    return np.asarray(along + np.sqrt(np.maximum(radius**2 - displacement @ displacement + along**2, 0)))
+
+
+@dataclass(frozen=True)
+class Template:
+    """The membrane's profile on even offsets, with no mean, -1 at its middle (offset 0).
+
+    Parameters
+    ----------
+    offsets_nm : array (r,)
+    values : array (r,)
+    """
+
+    offsets_nm: Floats
+    values: Floats
+
+    @classmethod
+    def generic(cls) -> Template:
+        """The cross-section that is taken before that of the tomogram is known."""
+        offsets = np.arange(-TEMPLATE_REACH_NM, TEMPLATE_REACH_NM + 1e-9, _SHIFT_STEP_NM)
+        return cls(offsets, _tapered(offsets, shell_template(offsets)))
+
+    def blurred(self, sigma_nm: float) -> Template:
+        """Smoothed, for shells that are not quite spheres."""
+        if sigma_nm <= 0:
+            return self
+        reach = int(np.ceil(3 * sigma_nm / _SHIFT_STEP_NM))
+        kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) * _SHIFT_STEP_NM / sigma_nm) ** 2)
+        values = np.convolve(self.values, kernel / kernel.sum(), mode="full")
+        offsets = self.offsets_nm[0] + (np.arange(len(values)) - reach) * _SHIFT_STEP_NM
+        return Template(offsets, values)
+
+    def at(self, offsets_nm: Floats) -> Floats:
+        """Values at any offsets; 0 beyond the ends."""
+        return np.asarray(np.interp(offsets_nm, self.offsets_nm, self.values, left=0.0, right=0.0))
+
+
+def _tapered(offsets: Floats, values: Floats) -> Floats:
+    """Let a profile fade out towards its ends, take its mean away and make its middle -1."""
+    fade = np.clip((TEMPLATE_REACH_NM - np.abs(offsets)) / 2.5, 0, 1)
+    fade = fade * fade * (3 - 2 * fade)
+    values = fade * (values - (fade * values).sum() / fade.sum())
+    return np.asarray(values / max(-float(values[np.argmin(np.abs(offsets))]), 1e-12))
+
+
+def learned_template(offsets_nm: Floats, profile: Floats) -> Template:
+    """A template from a mean profile whose membrane's middle is at offset 0."""
+    offsets = Template.generic().offsets_nm
+    return Template(offsets, _tapered(offsets, np.interp(offsets, offsets_nm, profile)))
+
+
+@dataclass(frozen=True)
+class MatchTables:
+    """Correlation of each patch with the template at each distance, all (p, s).
+
+    Parameters
+    ----------
+    step_nm, first_nm : float
+        Distances are first_nm + step_nm * column.
+    match, match_slope : arrays
+        Sum of counts x template x grey value, and its derivative.
+    power, power_slope : arrays
+        Sum of counts x template squared, and its derivative.
+    stiffness : array
+        Sum of counts x derivative of the template, squared.
+    """
+
+    first_nm: float
+    step_nm: float
+    match: Floats
+    match_slope: Floats
+    power: Floats
+    power_slope: Floats
+    stiffness: Floats
+
+    def at(self, name: str, distances_nm: Floats) -> Floats:
+        """One of the tables at a distance for each patch (p,), linearly interpolated."""
+        table = getattr(self, name)
+        position = np.clip((distances_nm - self.first_nm) / self.step_nm, 0, table.shape[1] - 1.001)
+        column = position.astype(int)
+        part = position - column
+        rows = np.arange(len(table))
+        return np.asarray(table[rows, column] * (1 - part) + table[rows, column + 1] * part)
+
+
+@lru_cache(maxsize=64)
+def _matrices(key: bytes, radii: bytes, shifts: bytes) -> tuple[Floats, Floats]:
+    """Template and its derivative at all pairs of radius and distance: cached, as all vesicles share them."""
+    template = Template(*np.frombuffer(key).reshape(2, -1))
+    offsets = np.frombuffer(radii)[:, None] - np.frombuffer(shifts)[None, :]
+    step = 0.05
+    return template.at(offsets), (template.at(offsets + step) - template.at(offsets - step)) / (2 * step)
+
+
+def match_tables(
+    table: PolarTable, offsets_nm: Floats, shifts_nm: Floats, template: Template, centre_nm: float
+) -> MatchTables:
+    """Correlate a polar table with a template.
+
+    Parameters
+    ----------
+    table : PolarTable
+    offsets_nm, shifts_nm : arrays
+        Radii of the table's columns, and distances to try, both less `centre_nm`.
+    template : Template
+    centre_nm : float
+    """
+    key = np.stack([template.offsets_nm, template.values]).tobytes()
+    value, slope = _matrices(key, np.round(offsets_nm, 6).tobytes(), np.round(shifts_nm, 6).tobytes())
+    background = float((table.counts * table.means).sum() / max(float(table.counts.sum()), 1e-12))
+    grey = table.counts * (table.means - background)
+    return MatchTables(
+        float(shifts_nm[0]) + centre_nm,
+        float(shifts_nm[1] - shifts_nm[0]),
+        grey @ value,
+        -(grey @ slope),
+        table.counts @ value**2,
+        -2 * (table.counts @ (value * slope)),
+        table.counts @ slope**2,
+    )
+
+
+@lru_cache(maxsize=4)
+def _candidates(patches: bytes) -> tuple[Floats, Floats, Floats]:
+    """Displacements (k, 3), radii (k,) and ray distances (k, p) to try, all as shares of the start radius."""
+    directions = np.frombuffer(patches).reshape(-1, 3)
+    line = np.arange(-4, 5) * 0.1
+    ball = np.stack(np.meshgrid(line, line, line, indexing="ij"), axis=-1).reshape(-1, 3)
+    ball = ball[np.linalg.norm(ball, axis=1) <= 0.405]
+    radii = np.exp(np.arange(-7, 8) * 0.04)
+    displacement = np.repeat(ball, len(radii), axis=0)
+    radius = np.tile(radii, len(ball))
+    along = displacement @ directions.T
+    inside = radius[:, None] ** 2 - (displacement**2).sum(axis=1)[:, None] + along**2
+    return displacement, radius, along + np.sqrt(np.maximum(inside, 0))
+
+
+def coarse_search(tables: MatchTables, patches: Floats, resolved: Floats, radius_nm: float) -> tuple[Floats, float]:
+    """Try displacements up to 0.4 of the radius and radii up to +-30 %, and return the best of them, nm.
+
+    The gain in log-likelihood of each is weighed against a broad prior about the start sphere.
+    """
+    displacement, radius, distance = _candidates(np.ascontiguousarray(patches).tobytes())
+    columns = np.rint((distance * radius_nm - tables.first_nm) / tables.step_nm).astype(np.int32)
+    width = tables.match.shape[1]
+    flat = np.clip(columns, 0, width - 1) + np.arange(len(patches), dtype=np.int32)[None, :] * width
+    match = np.take((tables.match * resolved[:, None]).astype(np.float32).ravel(), flat).sum(axis=1)
+    power = np.take((tables.power * resolved[:, None] ** 2).astype(np.float32).ravel(), flat).sum(axis=1)
+    good = tables.power > 0.2 * np.median(tables.power)
+    noise = float(np.median(tables.match[good] ** 2 / tables.power[good])) / 0.455 if good.any() else 1.0
+    gain = np.maximum(match, 0) ** 2 / np.maximum(power, 1e-3 * float(power.max()) + 1e-12) / max(noise, 1e-12) / 2
+    prior = ((displacement**2).sum(axis=1) / 0.25**2 + np.log(radius) ** 2 / 0.2**2) / 2
+    best = int(np.argmax(gain - prior))
+    return displacement[best] * radius_nm, float(radius[best] * radius_nm)
+
+
+@dataclass(frozen=True)
+class ShellFit:
+    """A fitted sphere, relative to the origin of the rays.
+
+    Parameters
+    ----------
+    displacement_nm : array (3,)
+    radius_nm : float
+        Of the template's offset 0, the middle of the membrane.
+    amplitude : float
+        Depth of the membrane, grey values.
+    significance : float
+        Amplitude / its standard error over patches.
+    covariance_nm2 : array (4, 4)
+        Of displacement (z, y, x) and radius.
+    patch_weights : array (p,)
+        Resolution x robust weight; 0 for patches that were not used.
+    residuals_nm : array (p,)
+        How far the membrane lies outside the sphere at each patch; 0 for patches that were not used.
+    coverage : float
+        Share of all directions that were used.
+    """
+
+    displacement_nm: Floats
+    radius_nm: float
+    amplitude: float
+    significance: float
+    covariance_nm2: Floats
+    patch_weights: Floats
+    residuals_nm: Floats
+    coverage: float
+
+
+def fit_shell(
+    tables: MatchTables,
+    patches: Floats,
+    resolved: Floats,
+    sizes: NDArray[np.float64],
+    displacement_nm: Floats,
+    radius_nm: float,
+    prior_nm: tuple[Floats, float, float],
+    *,
+    steps: int = 8,
+) -> ShellFit:
+    """Fit displacement and radius by damped Gauss-Newton steps.
+
+    Parameters
+    ----------
+    tables : MatchTables
+    patches : array (p, 3)
+    resolved : array (p,)
+        0..1, see `profile.resolved_weight`.
+    sizes : array (p,)
+        Share of all directions in each patch.
+    displacement_nm, radius_nm
+        Start.
+    prior_nm : tuple
+        Displacement (3,) and radius expected, and the start radius: the prior has SD 0.3 of it in the centre and 0.2
+        in the radius, and matters only for directions that the data leave open.
+    steps : int
+    """
+    # Caps that are hardly resolved are smeared and displaced: leave them out.
+    shares = np.where((resolved >= 0.4) & (tables.power.max(axis=1) > 0), resolved, 0.0)
+    robust = np.ones(len(patches))
+    state = np.append(displacement_nm, radius_nm)
+    target = np.append(prior_nm[0], prior_nm[1])
+    prior = np.array([0.3, 0.3, 0.3, 0.2]) * prior_nm[2]
+    typical = max(float(np.median(tables.power[shares > 0].max(axis=1))) if (shares > 0).any() else 0.0, 1e-12)
+    reach = tables.step_nm * tables.match.shape[1] / 2
+    last = 0.0
+    for step in range(steps + 1):
+        distance = sphere_distance(patches, state[:3], state[3])
+        match, power = tables.at("match", distance), tables.at("power", distance)
+        # A patch mostly hidden by a neighbour or by the volume's face says little about where the membrane is.
+        weights = shares * robust * (power > 0.35 * typical)
+        amplitude = float((weights * match).sum() / max(float((weights * shares * power).sum()), 1e-12))
+        scale = amplitude * shares
+        force = scale * tables.at("match_slope", distance) - 0.5 * scale**2 * tables.at("power_slope", distance)
+        stiffness = scale**2 * tables.at("stiffness", distance)
+        jacobian = np.concatenate([patches, np.ones((len(patches), 1))], axis=1)
+        residual = np.where(weights > 0, force / np.maximum(stiffness, 1e-12), 0.0)
+        noise = float(np.median(np.abs(force[weights > 0]) ** 2 / np.maximum(stiffness[weights > 0], 1e-12))) / 0.455 \
+            if (weights > 0).sum() > 4 else 1.0
+        penalty = noise / prior**2
+        hessian = (jacobian * (robust * (weights > 0) * stiffness)[:, None]).T @ jacobian + np.diag(penalty)
+        if step == steps or amplitude <= 0:
+            break
+        gradient = jacobian.T @ (robust * (weights > 0) * force) - penalty * (state - target)
+        move = np.linalg.solve(hessian + 1e-9 * np.trace(hessian) * np.eye(4), gradient)
+        # A template is only steep near its place: steps longer than that are guesses.
+        size = float(np.abs(move).max())
+        move *= min(1.0, 1.5 / max(size, 1e-12))
+        state = state + move
+        state[3] = max(state[3], 0.2 * prior_nm[2])
+        if step >= 2:
+            used = weights > 0
+            spread = 1.4826 * float(np.median(np.abs(residual[used]))) if used.any() else 0.0
+            cut = 4.685 * max(spread, 0.02 * state[3], 0.25)
+            robust = np.clip(1 - (residual / cut) ** 2, 0, None) ** 2
+            robust[~used] = 1.0
+        if size < 0.01 and last < 0.01 and step >= 4:
+            break
+        last = size
+    used = weights > 0
+    scores = jacobian * (robust * used * force)[:, None]
+    inverse = np.linalg.pinv(hessian)
+    count = int(used.sum())
+    small_sample = count / max(count - 4, 1)
+    covariance = inverse @ (scores.T @ scores) @ inverse * small_sample
+    pulls = weights * (match - amplitude * shares * power)
+    error = float(np.sqrt((pulls**2).sum() * small_sample))
+    significance = float((weights * match).sum()) / error if error > 0 and count > 4 else 0.0
+    return ShellFit(
+        state[:3],
+        float(state[3]),
+        amplitude,
+        significance,
+        covariance,
+        weights,
+        np.clip(np.where(used, residual, 0.0), -reach, reach),
+        float((sizes * (used & (robust > 0.3))).sum()),
+    )
