@@ -129,10 +129,10 @@ def main() -> None:
     if is_ready(extras):
         return
     start = time.monotonic()
-    say("Setting up .venv in this folder, once (about 1 GB to download, most of it TensorFlow, 3 GB on disk)")
+    say("Setting up .venv in this folder, once (about 750 MB to download, most of it TensorFlow; 2.5 GB on disk)")
     make_environment()
     LOG.write_text("", encoding="utf-8")
-    say("[2/3] installing the libraries: a few minutes on a fast line")
+    say("[2/3] installing the libraries: one minute to many, as fast as the network is")
     pip_install("--constraint", "constraints.txt", *requirements(extras))
     say("[3/3] installing deepvesicle from this folder")
     pip_install("--no-deps", "--editable", ".")
