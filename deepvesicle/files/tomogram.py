@@ -371,13 +371,13 @@ def _header_bytes(data: NDArray[Any], grid: Grid, dtype: np.dtype[Any]) -> bytes
     header["nversion"] = 20141
     header["map"] = b"MAP "
     header["machst"] = list(machine_stamp_from_byte_order("<"))
-    header["dmin"], header["dmax"], header["dmean"], header["rms"] = _statistics(data)
+    header["dmin"], header["dmax"], header["dmean"], header["rms"] = statistics(data)
     header["nlabl"] = 1
     header["label"][0] = f"deepvesicle {__version__}".encode()[:80]
     return header.tobytes()
 
 
-def _statistics(data: NDArray[Any]) -> tuple[float, float, float, float]:
+def statistics(data: NDArray[Any]) -> tuple[float, float, float, float]:
     """Minimum, maximum, mean and standard deviation."""
     low, high = np.inf, -np.inf
     total = squares = 0.0
