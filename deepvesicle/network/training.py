@@ -1,0 +1,261 @@
+"""Training, resumable at any moment, free of calls to one particular Keras backend."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepvesicle.network.patches import Example, PhantomPool, random_example
+from deepvesicle.network.unet import UNetShape, build_unet, quiet_tensorflow
+
+Weights = list[NDArray[np.float32]]
+HISTORY_COLUMNS = ("step", "seconds", "patches", "loss", "dice", "validation_dice", "learning_rate")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a network is trained.
+
+    Parameters
+    ----------
+    shape : UNetShape
+    voxel_nm : float
+        Voxel size that tomograms are rescaled to.
+    patch_vox, batch : int
+        Edge and number of the patches of a step.
+    steps : int
+        Total; the learning rate falls to nearly zero over them (cosine), after a short rise.
+    learning_rate : float
+        Highest rate of Adam.
+    average : float
+        Momentum of the moving average of the weights, which is what is kept.
+    precision : str
+        "float32", or "mixed_bfloat16" on processors and GPUs that compute with it.
+    save_every : int
+        Steps between checkpoints and validations.
+    seed : int
+    """
+
+    shape: UNetShape = field(default_factory=UNetShape)
+    voxel_nm: float = 2.2
+    patch_vox: int = 48
+    batch: int = 4
+    steps: int = 30_000
+    learning_rate: float = 1.5e-3
+    average: float = 0.995
+    precision: str = "float32"
+    save_every: int = 250
+    validation_volumes: int = 10
+    pool: int = 96
+    seed: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Nested plain dictionary."""
+        return asdict(self)
+
+    def rate(self, step: int) -> float:
+        """Learning rate at a step: linear rise over 200 steps, then half a cosine."""
+        rise = min(1.0, (step + 1) / 200)
+        return self.learning_rate * rise * max(0.5 * (1 + np.cos(np.pi * min(step / self.steps, 1.0))), 0.003)
+
+
+def bce_dice_loss(truth: Any, predicted: Any) -> Any:
+    """Binary cross-entropy plus one minus the soft Dice over the batch."""
+    from keras import ops
+
+    predicted = ops.clip(ops.cast(predicted, "float32"), 1e-6, 1 - 1e-6)
+    entropy = -ops.mean(truth * ops.log(predicted) + (1 - truth) * ops.log(1 - predicted))
+    return entropy + 1 - soft_dice(truth, predicted)
+
+
+def soft_dice(truth: Any, predicted: Any) -> Any:
+    """Dice = 2 sum(t p) / (sum t^2 + sum p^2), with one voxel added so that an empty batch is defined."""
+    from keras import ops
+
+    predicted = ops.cast(predicted, "float32")
+    return (2 * ops.sum(truth * predicted) + 1) / (ops.sum(truth * truth) + ops.sum(predicted * predicted) + 1)
+
+
+@dataclass
+class _State:
+    """What a checkpoint holds."""
+
+    step: int
+    seconds: float
+    weights: Weights
+    average: Weights
+    optimizer: Weights
+
+
+def _save_state(path: Path, state: _State) -> None:
+    temporary = path.with_name("." + path.name)
+    arrays: dict[str, Any] = {"step": state.step, "seconds": state.seconds}
+    for name in ("weights", "average", "optimizer"):
+        for i, value in enumerate(getattr(state, name)):
+            arrays[f"{name}_{i:03d}"] = value
+    with open(temporary, "wb") as stream:
+        np.savez(stream, **arrays)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)
+
+
+def _load_state(path: Path) -> _State:
+    with np.load(path) as file:
+        parts = {
+            name: [file[key] for key in sorted(file.files) if key.startswith(name + "_")]
+            for name in ("weights", "average", "optimizer")
+        }
+        return _State(int(file["step"]), float(file["seconds"]), **parts)
+
+
+def checkpoint_path(folder: Path) -> Path:
+    """Where a training folder keeps its checkpoint."""
+    return folder / "checkpoint.npz"
+
+
+def train(
+    settings: TrainingSettings,
+    folder: Path,
+    *,
+    resume: bool = False,
+    max_minutes: float | None = None,
+    report: Callable[[dict[str, float]], None] | None = None,
+) -> Any:
+    """Train on phantoms made on the fly.
+
+    Parameters
+    ----------
+    settings : TrainingSettings
+    folder : Path
+        Receives `checkpoint.npz` and `history.csv` after every `save_every` steps.
+    resume : bool
+        Go on from the folder's checkpoint where there is one.
+    max_minutes : float, optional
+        Stop (with a checkpoint) after this time; go on later with `resume`.
+    report : callable, optional
+        Called with a row of the history.
+
+    Returns
+    -------
+    keras.Model
+        With the averaged weights.
+    """
+    quiet_tensorflow()
+    import keras
+
+    folder.mkdir(parents=True, exist_ok=True)
+    keras.utils.set_random_seed(settings.seed)
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(settings.precision)
+    try:
+        model = build_unet(settings.shape)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    optimizer = keras.optimizers.Adam(settings.learning_rate, clipnorm=1.0)
+    model.compile(optimizer=optimizer, loss=bce_dice_loss, metrics=[soft_dice], jit_compile=False)
+    optimizer.build(model.trainable_variables)
+    state = _State(0, 0.0, model.get_weights(), model.get_weights(), [])
+    if resume and checkpoint_path(folder).exists():
+        state = _load_state(checkpoint_path(folder))
+        model.set_weights(state.weights)
+        for variable, value in zip(optimizer.variables, state.optimizer, strict=True):
+            variable.assign(value)
+
+    pool = PhantomPool(settings.voxel_nm, (settings.seed, state.step), settings.pool)
+    try:
+        validation = _validation_set(settings)
+        pool.fill(12)
+        rng = np.random.default_rng((settings.seed, state.step, 7))
+        batches = pool.batches(settings.patch_vox, settings.batch, rng)
+        started, before = time.monotonic(), state.seconds
+        losses: list[float] = []
+        dices: list[float] = []
+        while state.step < settings.steps:
+            optimizer.learning_rate = settings.rate(state.step)
+            grey, mask = next(batches)
+            values = model.train_on_batch(grey, mask, return_dict=True)
+            model.reset_metrics()
+            losses.append(float(values["loss"]))
+            dices.append(float(values["soft_dice"]))
+            state.step += 1
+            if state.step % 4 == 0:
+                _average_into(state.average, model.get_weights(), settings.average, state.step)
+            if state.step % 8 == 0 or len(pool.examples) < settings.pool:
+                pool.renew()
+            state.seconds = before + time.monotonic() - started
+            timed_out = max_minutes is not None and time.monotonic() - started > 60 * max_minutes
+            if state.step % settings.save_every == 0 or state.step == settings.steps or timed_out:
+                state.weights = model.get_weights()
+                state.optimizer = [np.asarray(keras.ops.convert_to_numpy(v)) for v in optimizer.variables]
+                _save_state(checkpoint_path(folder), state)
+                model.set_weights(state.average)
+                score = _validate(model, validation)
+                model.set_weights(state.weights)
+                row = dict(
+                    zip(
+                        HISTORY_COLUMNS,
+                        (state.step, state.seconds, state.step * settings.batch, np.mean(losses), np.mean(dices), score,
+                         settings.rate(state.step)),
+                        strict=True,
+                    )
+                )  # fmt: skip
+                _append_history(folder / "history.csv", row)
+                if report:
+                    report({k: float(v) for k, v in row.items()})
+                losses, dices = [], []
+            if timed_out:
+                break
+        model.set_weights(state.average)
+        return model
+    finally:
+        pool.close()
+
+
+def _average_into(average: Weights, weights: Weights, momentum: float, step: int) -> None:
+    """Moving average in place; short memory at first, so that the start is forgotten."""
+    m = np.float32(min(momentum, 1 - 8 / (step + 8)))
+    for mean, value in zip(average, weights, strict=True):
+        mean *= m
+        mean += (1 - m) * value
+
+
+def _validation_set(settings: TrainingSettings) -> list[Example]:
+    """Phantoms with seeds that training never uses, all kinds and conditions, cut to whole multiples."""
+    kinds = ("synapse", "synapse", "liposomes", "synapse", "shells", "no_vesicles")
+    examples = []
+    for i in range(settings.validation_volumes):
+        rng = np.random.default_rng((987_654, i))
+        example = random_example(rng, settings.voxel_nm, 96, kinds[i % len(kinds)])
+        a = settings.shape.alignment_vox
+        box = tuple(slice(0, min(n, 80) // a * a) for n in example.grey.shape)
+        examples.append(Example(example.grey[box], example.mask[box]))
+    return examples
+
+
+def _validate(model: Any, examples: list[Example]) -> float:
+    """Soft Dice over all voxels of the validation set."""
+    product, squares = 0.0, 0.0
+    for example in examples:
+        predicted = np.asarray(model.predict_on_batch(example.grey.astype(np.float32)[None, ..., None]))[0, ..., 0]
+        truth = example.mask.astype(np.float32) / 255
+        product += float((truth * predicted).sum())
+        squares += float((truth**2).sum() + (predicted**2).sum())
+    return 2 * product / max(squares, 1e-9)
+
+
+def _append_history(path: Path, row: dict[str, Any]) -> None:
+    new = not path.exists()
+    with open(path, "a", newline="") as stream:
+        writer = csv.DictWriter(stream, HISTORY_COLUMNS)
+        if new:
+            writer.writeheader()
+        writer.writerow({k: f"{float(v):.6g}" for k, v in row.items()})

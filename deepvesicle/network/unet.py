@@ -1,0 +1,172 @@
+"""The 3D U-Net, built from csbdeep's blocks (Weigert et al. 2018; Cicek et al. 2016).
+
+Two or more levels, two 3x3x3 convolutions with batch norm and ReLU at each, concatenating skips, sigmoid output.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+CONVOLUTIONS_PER_LEVEL = 2
+
+
+@dataclass(frozen=True)
+class UNetShape:
+    """What defines the network's graph.
+
+    Parameters
+    ----------
+    levels : int
+        Number of 2x down-samplings.
+    filters : int
+        Of the first level; doubled at each further one.
+    """
+
+    levels: int = 3
+    filters: int = 16
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionary for the model's config."""
+        return asdict(self)
+
+    @property
+    def alignment_vox(self) -> int:
+        """Sizes of the network's input must be multiples of this."""
+        return int(2**self.levels)
+
+    @property
+    def halo_vox(self) -> int:
+        """Voxels around a tile that its prediction depends on: 22 for two levels, 46 for three."""
+        return int(plan_ranges(self.levels).input_margin)
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Margins round the inner tile, in voxels of each level, that each part of the network must compute.
+
+    `skip[n]` is the margin at which level n's skip connection is used, `up[n]` that of level n's up-sampled input, which is
+    cut to `skip[n]`, and `input_margin` that of the network's input. From the output back to the input: a 3x3x3
+    convolution needs one voxel more, an up-sampling half of it (rounded up), a pooling twice.
+    """
+
+    skip: tuple[int, ...]
+    up: tuple[int, ...]
+    down: tuple[int, ...]
+    input_margin: int
+
+
+def plan_ranges(levels: int) -> Ranges:
+    """Margins of a U-Net with `levels` down-samplings and two convolutions per level."""
+    margin = 0
+    skip, up = [], []
+    for _ in range(levels):
+        margin += CONVOLUTIONS_PER_LEVEL
+        skip.append(margin)
+        margin = -(-margin // 2)
+        up.append(2 * margin)
+    margin += CONVOLUTIONS_PER_LEVEL
+    down = [0] * levels
+    for level in reversed(range(levels)):
+        margin *= 2
+        down[level] = margin  # of the level's last convolution, before pooling
+        margin += CONVOLUTIONS_PER_LEVEL
+    return Ranges(tuple(skip), tuple(up), tuple(down), margin)
+
+
+def quiet_tensorflow() -> None:
+    """Keep TensorFlow's start-up messages away from the terminal, unless the user has set their level."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+
+def build_unet(shape: UNetShape) -> Any:
+    """A trainable `keras.Model` for input (batch, z, y, x, 1) of any size that is a multiple of the alignment."""
+    quiet_tensorflow()
+    from csbdeep.internals.nets import custom_unet
+
+    return custom_unet(
+        (None, None, None, 1),
+        "sigmoid",
+        n_depth=shape.levels,
+        n_filter_base=shape.filters,
+        kernel_size=(3, 3, 3),
+        n_conv_per_depth=CONVOLUTIONS_PER_LEVEL,
+        pool_size=(2, 2, 2),
+        batch_norm=True,
+    )
+
+
+Convolution = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+def folded_convolutions(model: Any) -> list[Convolution]:
+    """Kernels and biases in the order of use, with every batch norm folded into the convolution before it."""
+    found: list[Convolution] = []
+    for layer in model.layers:
+        name = type(layer).__name__
+        if name == "Conv3D":
+            kernel, bias = layer.get_weights()
+            found.append((kernel, bias))
+        elif name == "BatchNormalization":
+            gamma, beta, mean, variance = layer.get_weights()
+            gain = gamma / np.sqrt(variance + layer.epsilon)
+            kernel, bias = found[-1]
+            found[-1] = (kernel * gain, (bias - mean) * gain + beta)
+    return found
+
+
+def build_tile_network(shape: UNetShape, convolutions: list[Convolution], inner_zyx: tuple[int, int, int]) -> Any:
+    """The same network for one fixed tile, computing nothing that does not reach the tile's inner part.
+
+    Convolutions are unpadded, skips and up-sampled features are cut to what is used, so that the result equals one pass
+    over the whole volume exactly.
+
+    Parameters
+    ----------
+    shape : UNetShape
+    convolutions : list of (kernel, bias)
+        From `folded_convolutions`.
+    inner_zyx : tuple of int
+        Size of the output; multiples of `shape.alignment_vox`. Tiles must start at multiples of it, too.
+
+    Returns
+    -------
+    keras.Model
+        Input (1, *(inner + 2 halo), 1) -> output (1, *inner, 1).
+    """
+    quiet_tensorflow()
+    import keras
+
+    if any(n % shape.alignment_vox for n in inner_zyx):
+        raise ValueError(f"tile {inner_zyx} is not a multiple of {shape.alignment_vox}")
+    ranges = plan_ranges(shape.levels)
+    weights = iter(convolutions)
+
+    def convolve(x: Any, activation: str = "relu") -> Any:
+        kernel, bias = next(weights)
+        layer = keras.layers.Conv3D(kernel.shape[-1], kernel.shape[:3], padding="valid", activation=activation)
+        x = layer(x)
+        layer.set_weights([kernel, bias])
+        return x
+
+    def cut(x: Any, have: int, want: int) -> Any:
+        return x if have == want else keras.layers.Cropping3D(have - want)(x)
+
+    size = tuple(n + 2 * ranges.input_margin for n in inner_zyx)
+    inputs = x = keras.Input((*size, 1), batch_size=1)
+    skips = []
+    for level in range(shape.levels):
+        x = convolve(convolve(x))
+        skips.append(cut(x, ranges.down[level], ranges.skip[level]))
+        x = keras.layers.MaxPooling3D(2)(x)
+    x = convolve(convolve(x))
+    for level in reversed(range(shape.levels)):
+        x = cut(keras.layers.UpSampling3D(2)(x), ranges.up[level], ranges.skip[level])
+        x = keras.layers.Concatenate()([x, skips[level]])
+        x = convolve(convolve(x))
+    return keras.Model(inputs, convolve(x, "sigmoid"))
