@@ -129,7 +129,7 @@ def main() -> None:
     if is_ready(extras):
         return
     start = time.monotonic()
-    say("Setting up .venv in this folder, once (about 750 MB to download, most of it TensorFlow; 2.5 GB on disk)")
+    say("Setting up .venv in this folder. A fresh one downloads about 750 MB, most of it TensorFlow; 2.5 GB on disk")
     make_environment()
     LOG.write_text("", encoding="utf-8")
     say("[2/3] installing the libraries: one minute to many, as fast as the network is")
