@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from deepvesicle.errors import ModelFileError
 from deepvesicle.files.atomic import new_file
-from deepvesicle.grid import Grid, Points, angstrom_to_nm, as_points
+from deepvesicle.files.outline import Outline, slice_of
+from deepvesicle.grid import Grid, Points, angstrom_to_nm
 from deepvesicle.vesicles import Status, Vesicles
 from imod_bridge.coordinates import image_shape_zyx, index_to_model, shape_to_model, stored_to_index
 from imod_bridge.errors import ModelFormatError
@@ -179,69 +179,6 @@ def read_points(path: str | os.PathLike[str], grid: Grid) -> Points:
     return _to_index(path, model, grid, bare)
 
 
-@dataclass(frozen=True, eq=False)
-class Outline:
-    """A region drawn as closed contours on slices of constant z, such as the outline of a cell.
-
-    The region reaches from the first to the last drawn slice. A slice between them that was not drawn takes the
-    contours of the nearest drawn one (of two equally near, the lower). Several contours on one slice are united.
-
-    Parameters
-    ----------
-    grid : Grid
-        What the voxel units refer to.
-    contours : mapping of slice index to tuple of float arrays (M, 2)
-        y, x in voxels.
-    """
-
-    grid: Grid
-    contours: dict[int, tuple[NDArray[np.float64], ...]]
-
-    def __post_init__(self) -> None:
-        if not self.contours or not all(self.contours.values()):
-            raise ValueError("an outline needs at least one contour on every slice that it names")
-
-    def contains(self, points_zyx: ArrayLike) -> NDArray[np.bool_]:
-        """Which points (N, 3; z, y, x in voxels of `grid`) lie inside (N,)."""
-        from skimage.measure import points_in_poly
-
-        points = as_points(points_zyx)
-        inside = np.zeros(len(points), dtype=bool)
-        drawn = self._drawn_slice(points[:, 0])
-        for z, polygons in self.contours.items():
-            rows = np.flatnonzero(drawn == z)
-            for polygon in polygons:
-                inside[rows] |= points_in_poly(points[rows, 1:], polygon)
-        return inside
-
-    def to_mask(self, grid: Grid) -> NDArray[np.bool_]:
-        """Which voxels of a grid have their centre inside, as array (z, y, x); the grid may be another than `grid`."""
-        from skimage.measure import grid_points_in_poly
-
-        nz, ny, nx = grid.shape_zyx
-        slices = np.zeros((nz, 3))
-        slices[:, 0] = np.arange(nz)
-        drawn = self._drawn_slice(grid.map_points(slices, self.grid)[:, 0])
-        mask = np.zeros((nz, ny, nx), dtype=bool)
-        for z, polygons in self.contours.items():
-            rows = np.flatnonzero(drawn == z)
-            if len(rows) == 0:
-                continue
-            united = np.zeros((ny, nx), dtype=bool)
-            for polygon in polygons:
-                vertices = np.column_stack([np.full(len(polygon), float(z)), polygon])
-                united |= grid_points_in_poly((ny, nx), self.grid.map_points(vertices, grid)[:, 1:])
-            mask[rows] = united
-        return mask
-
-    def _drawn_slice(self, z_vox: NDArray[np.float64]) -> NDArray[np.int64]:
-        """The drawn slice that decides at each z (N,); -1 below the first and above the last."""
-        drawn = np.array(sorted(self.contours))
-        slices = _slice_of(z_vox)
-        nearest = drawn[np.argmin(np.abs(slices[:, None] - drawn), axis=1)]
-        return np.where((slices < drawn[0]) | (slices > drawn[-1]), -1, nearest)
-
-
 def read_outline(path: str | os.PathLike[str], grid: Grid, *, object_name: str | None = None) -> Outline:
     """Read closed contours, drawn slice by slice, as a region.
 
@@ -280,7 +217,7 @@ def read_outline(path: str | os.PathLike[str], grid: Grid, *, object_name: str |
     points = _to_index(path, model, grid, closed)
     contours: dict[int, tuple[NDArray[np.float64], ...]] = {}
     for polygon in np.split(points, np.cumsum([len(contour) for contour in closed])[:-1]):
-        slices = _slice_of(polygon[:, 0])
+        slices = slice_of(polygon[:, 0])
         if slices.min() != slices.max():
             raise ModelFileError(
                 f"{path} has a closed contour that is not drawn on one slice",
@@ -334,11 +271,6 @@ def _ids(surfaces: Sequence[int], ours: Sequence[bool]) -> NDArray[np.int64]:
     return ids
 
 
-def _slice_of(z_vox: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The slice that each z lies in, halves upwards, as 3dmod shows them."""
-    return np.floor(z_vox + 0.5).astype(np.int64)
-
-
 def _describe(objects: Iterable[Object]) -> str:
     """What objects hold, for messages."""
     kinds = [
@@ -361,7 +293,8 @@ def _to_index(path: str | os.PathLike[str], model: Model, grid: Grid, stored: Se
     margin = float(grid.length_to_vox(_FAR_OUTSIDE_NM))
     high = np.asarray(grid.shape_zyx) - 0.5 + margin
     far = ((points < -0.5 - margin) | (points > high)).any(axis=1)
-    if far.sum() > len(points) / 2 or _is_other_sampling(shape, pixel_nm, grid):
+    mostly_outside = far.sum() > len(points) / 2 and shape != grid.shape_zyx
+    if mostly_outside or _is_other_sampling(shape, pixel_nm, grid):
         nz, ny, nx = grid.shape_zyx
         drawn = f"an image of {shape[2]} x {shape[1]} x {shape[0]} voxels"
         drawn += f" of {pixel_nm:.4g} nm" if pixel_nm else ""
@@ -387,7 +320,7 @@ def _is_other_sampling(shape_zyx: tuple[int, int, int], pixel_nm: float | None, 
 
     Either alone proves nothing: a loaded part of the volume has another size, a wrong header another pixel size.
     """
-    if not pixel_nm or min(shape_zyx) < 1:
+    if not pixel_nm or min(shape_zyx) < 1 or shape_zyx == grid.shape_zyx:
         return False
     factor = pixel_nm / grid.voxel_nm
     if not np.isfinite(factor) or abs(factor - 1) < _SAME_PIXEL_SIZE:

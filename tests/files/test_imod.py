@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepvesicle.errors import ModelFileError, OutputExistsError
-from deepvesicle.files.imod import Outline, read_outline, read_points, read_vesicles_model, write_vesicles_model
+from deepvesicle.files.imod import read_outline, read_points, read_vesicles_model, write_vesicles_model
+from deepvesicle.files.outline import Outline
 from deepvesicle.grid import Grid
 from deepvesicle.vesicles import Status, Vesicles
 from imod_bridge.model import Contour, ImageReference, Model, Object, read_model, write_model
@@ -302,6 +303,15 @@ def test_points_and_mask_agree_on_any_shape(rng):
     np.testing.assert_array_equal(outline.contains(centres).reshape(SMALL.shape_zyx), mask)
     assert 0 < mask[2].sum() < mask[2].size
     assert not mask[:2].any() and not mask[8:].any()
+
+
+def test_the_mask_is_the_polygon_that_others_fill(rng):
+    from skimage.measure import grid_points_in_poly
+
+    for _ in range(20):
+        polygon = rng.uniform([-4, -4], [34, 45], (int(rng.integers(3, 12)), 2))  # crosses itself and the border
+        mask = Outline(SMALL, {4: (polygon,)}).to_mask(SMALL)
+        np.testing.assert_array_equal(mask[4], grid_points_in_poly(SMALL.shape_zyx[1:], polygon))
 
 
 def test_an_outline_on_another_grid_covers_the_same_place():
