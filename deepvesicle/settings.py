@@ -101,6 +101,8 @@ class Settings:
 
 def _checked(name: str, default: Any, value: Any) -> Any:
     """A value of the default's type, or an error that names the setting."""
+    if default is None and value is None:
+        return None  # "not given", as a run record has it
     if default is None or isinstance(default, float):
         good = isinstance(value, (int, float)) and not isinstance(value, bool)
         if good:
