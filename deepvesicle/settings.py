@@ -5,6 +5,8 @@ A settings file is TOML with one table per group, e.g. ``[proposal]`` ``min_radi
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -117,3 +119,25 @@ def _checked(name: str, default: Any, value: Any) -> Any:
             return value
         wanted = f"a value of type {type(default).__name__}"
     raise BadInputError(f"{name} is not valid", expected=wanted, got=repr(value))
+
+
+def read_settings(path: str | os.PathLike[str]) -> Settings:
+    """Read a TOML settings file.
+
+    Raises
+    ------
+    BadInputError
+        It is missing or not TOML, or names settings that do not exist.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        with open(path, "rb") as stream:
+            tables = tomllib.load(stream)
+    except FileNotFoundError:
+        raise BadInputError(f"the settings file {path} does not exist") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadInputError(f"the settings file {path} cannot be read ({error})", expected="TOML") from error
+    return Settings.from_dict(tables, str(path))

@@ -1,0 +1,216 @@
+"""`deepvesicle segment`: from a tomogram to spheres."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from deepvesicle.settings import Settings
+    from deepvesicle.vesicles import Vesicles
+
+#: Endings that do not belong to a tomogram's name.
+_ENDINGS = (".gz", ".mrc", ".rec", ".nad", ".map", ".st")
+
+
+def segment(
+    tomogram: Annotated[Path, typer.Argument(metavar="TOMO", help="Tomogram (.mrc .rec .nad .map, also .gz).")],
+    output: Annotated[
+        Optional[Path], typer.Option("--output", "-o", help="Folder for the results; the tomogram's own by default.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="Network: the name of a shipped one, or the folder of your own.")
+    ] = "default",
+    voxel_size: Annotated[
+        Optional[float], typer.Option(metavar="NM", help="Voxel size in nm, where the header's is missing or wrong.")
+    ] = None,
+    invert: Annotated[bool, typer.Option("--invert", help="The tomogram has dense = bright.")] = False,
+    mask: Annotated[
+        Optional[Path],
+        typer.Option(help="Cell outline: closed contours (.mod) or a label volume; only vesicles centred inside count."),
+    ] = None,
+    min_radius: Annotated[Optional[float], typer.Option(metavar="NM", help="Smallest outer radius.  [default: 12]")] = None,
+    max_radius: Annotated[Optional[float], typer.Option(metavar="NM", help="Largest outer radius.  [default: 100]")] = None,
+    threshold: Annotated[
+        Optional[float], typer.Option(help="Probability from which a voxel counts; the model's own by default.")
+    ] = None,
+    save_probability: Annotated[
+        bool, typer.Option("--save-probability", help="Also write the network's probability (MRC).")
+    ] = False,
+    from_probability: Annotated[
+        Optional[Path], typer.Option(metavar="MRC", help="Use a probability written earlier; the network is not run.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
+    settings: Annotated[
+        Optional[Path], typer.Option(metavar="TOML", help="File with settings; options on the command line win.")
+    ] = None,
+) -> None:
+    """Find the vesicles of a tomogram: IMOD model, labels, table, overview picture and run record."""
+    from deepvesicle.commands.console import status_line
+    from deepvesicle.files.tomogram import read_tomogram
+
+    chosen = _settings(settings, min_radius, max_radius, threshold)
+    folder = output or tomogram.parent
+    paths = output_paths(folder, stem_of(tomogram), save_probability)
+    refuse_existing(paths, overwrite)
+    volume = read_tomogram(tomogram, voxel_nm=voxel_size, invert=invert)
+    vesicles = run(
+        volume,
+        tomogram,
+        paths,
+        chosen,
+        model=model,
+        mask=mask,
+        from_probability=from_probability,
+        overwrite=overwrite,
+        voxel_source="option" if voxel_size else "header",
+    )
+    for line in summary_lines(vesicles):
+        status_line(line)
+    for path in paths.values():
+        status_line(f"wrote {path}")
+
+
+def run(
+    volume,  # type: ignore[no-untyped-def]  # noqa: ANN001
+    source: Path,
+    paths: dict[str, Path],
+    settings: Settings,
+    *,
+    model: str = "default",
+    mask: Path | None = None,
+    from_probability: Path | None = None,
+    overwrite: bool = False,
+    voxel_source: str = "header",
+) -> Vesicles:
+    """Segment a tomogram that has been read, and write all results to `paths` (see `output_paths`)."""
+    from deepvesicle.commands.console import stage_progress, warn
+    from deepvesicle.files.imod import write_vesicles_model
+    from deepvesicle.files.quality import contrast_warning
+    from deepvesicle.files.region import read_region
+    from deepvesicle.files.run_record import RunRecord
+    from deepvesicle.files.tables import write_vesicles_csv
+    from deepvesicle.files.tomogram import read_probability, write_labels, write_probability
+    from deepvesicle.fitting.rasterize import rasterize
+    from deepvesicle.network.zoo import load_network
+    from deepvesicle.pipeline import counts
+    from deepvesicle.pipeline import segment as find
+    from deepvesicle.report.overview import write_overview
+
+    network = load_network(model)
+    inputs = {"tomogram": source, "model": network.folder}
+    if mask is not None:
+        inputs["mask"] = mask
+    if from_probability is not None:
+        inputs["probability"] = from_probability
+    record = RunRecord.start(
+        "segment", settings, inputs, voxel_nm=volume.grid.voxel_nm, voxel_source=voxel_source
+    )
+    region = read_region(mask, volume.grid) if mask is not None else None
+    probability = read_probability(from_probability) if from_probability is not None else None
+    doubt = contrast_warning(volume)
+    warnings = [doubt] if doubt else []
+    for text in warnings:
+        warn(text)
+    with stage_progress() as progress:
+        result = find(
+            volume, settings, network=network, probability=probability, region=region, progress=progress
+        )
+    vesicles = result.vesicles
+    if "probability" in paths:
+        write_probability(paths["probability"], result.probability, overwrite=overwrite)
+    write_labels(paths["labels"], rasterize(vesicles), overwrite=overwrite)
+    write_vesicles_csv(paths["table"], vesicles, overwrite=overwrite)
+    write_overview(paths["overview"], volume, vesicles, overwrite=overwrite)
+    write_vesicles_model(paths["model"], vesicles, overwrite=overwrite)
+    done = record.finish(outputs=[str(p) for p in paths.values()], counts=counts(vesicles), warnings=warnings)
+    done.write(paths["record"], overwrite=overwrite)
+    return vesicles
+
+
+def stem_of(path: Path) -> str:
+    """The tomogram's name without its endings."""
+    name = path.name
+    while Path(name).suffix.lower() in _ENDINGS and Path(name).stem:
+        name = Path(name).stem
+    return name
+
+
+def output_paths(folder: Path, stem: str, probability: bool = False) -> dict[str, Path]:
+    """Where the results of a segmentation go."""
+    names = {
+        "model": f"{stem}_vesicles.mod",
+        "labels": f"{stem}_labels.mrc",
+        "table": f"{stem}_vesicles.csv",
+        "overview": f"{stem}_overview.png",
+        "record": f"{stem}_run.json",
+    }
+    if probability:
+        names["probability"] = f"{stem}_probability.mrc"
+    return {key: folder / name for key, name in names.items()}
+
+
+def refuse_existing(paths: dict[str, Path], overwrite: bool) -> None:
+    """Stop before the work rather than after it where a result exists.
+
+    Raises
+    ------
+    OutputExistsError
+    """
+    from deepvesicle.errors import OutputExistsError
+
+    existing = [path for path in paths.values() if path.exists()]
+    if existing and not overwrite:
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise OutputExistsError(
+            f"{existing[0]}{more} exists already", remedy="Give --overwrite to replace, or another folder with -o"
+        )
+
+
+def summary_lines(vesicles: Vesicles) -> list[str]:
+    """The result in a few words, for the terminal."""
+    import numpy as np
+
+    from deepvesicle.pipeline import counts
+
+    numbers = counts(vesicles)
+    accepted = int(vesicles.accepted.sum())
+    lines = [
+        f"{accepted} vesicles ({numbers['refined']:.0f} sure, {numbers['doubtful']:.0f} doubtful); "
+        f"{numbers['rejected']:.0f} rejected"
+    ]
+    if accepted:
+        radii = vesicles.radii_nm[vesicles.accepted]
+        low, middle, high = np.percentile(radii, (5, 50, 95))
+        lines.append(f"outer radius: median {middle:.1f} nm, 5-95 % {low:.1f} to {high:.1f} nm")
+    else:
+        lines.append(
+            "no vesicle found: check the voxel size and the contrast with `deepvesicle check`; "
+            "a lower --threshold finds fainter ones"
+        )
+    return lines
+
+
+def _settings(
+    path: Path | None, min_radius: float | None, max_radius: float | None, threshold: float | None
+) -> Settings:
+    """Defaults, then the file, then the options."""
+    from dataclasses import replace
+
+    from deepvesicle.errors import UsageError
+    from deepvesicle.settings import Settings, read_settings
+
+    settings = read_settings(path) if path is not None else Settings()
+    given = {"min_radius_nm": min_radius, "max_radius_nm": max_radius, "threshold": threshold}
+    proposal = replace(settings.proposal, **{name: value for name, value in given.items() if value is not None})
+    if not 0 < proposal.min_radius_nm < proposal.max_radius_nm:
+        raise UsageError(
+            "the limits of the radius make no sense",
+            expected="0 < --min-radius < --max-radius, in nm",
+            got=f"{proposal.min_radius_nm:g} and {proposal.max_radius_nm:g}",
+        )
+    if proposal.threshold is not None and not 0 < proposal.threshold < 1:
+        raise UsageError("--threshold is not a probability", expected="between 0 and 1", got=f"{proposal.threshold:g}")
+    return replace(settings, proposal=proposal)

@@ -1,0 +1,118 @@
+"""From a tomogram to vesicles: composition only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepvesicle.fitting.outliers import judge
+from deepvesicle.fitting.propose import propose
+from deepvesicle.fitting.refine import refine
+from deepvesicle.grid import Probability, Tomogram
+from deepvesicle.settings import Settings
+from deepvesicle.vesicles import Status, Vesicles
+
+if TYPE_CHECKING:
+    from deepvesicle.network.zoo import Network
+
+Progress = Callable[[str, int, int], None]
+
+
+class Region(Protocol):
+    """What limits the analysis: anything that can say which points (N, 3; z, y, x voxels) lie inside."""
+
+    def contains(self, points_zyx: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which points lie inside (N,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `segment` found.
+
+    Parameters
+    ----------
+    vesicles : Vesicles
+        Accepted, doubtful and rejected ones.
+    probability : Probability
+        The network's mask, on its own grid.
+    """
+
+    vesicles: Vesicles
+    probability: Probability
+
+
+def segment(
+    tomogram: Tomogram,
+    settings: Settings,
+    *,
+    network: Network | None = None,
+    probability: Probability | None = None,
+    region: Region | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Find the vesicles of a tomogram.
+
+    Parameters
+    ----------
+    tomogram : Tomogram
+    settings : Settings
+    network : Network, optional
+        Needed where `probability` is not given; its threshold is used unless the settings name one.
+    probability : Probability, optional
+        A mask made earlier, on any grid over the same space.
+    region : Region, optional
+        Only vesicles whose centre is inside count; the others are left out of the result.
+    progress : callable, optional
+        Called with (stage, done, in all).
+
+    Returns
+    -------
+    Result
+    """
+    if probability is None:
+        if network is None:
+            raise ValueError("segment needs a network or a probability")
+        from deepvesicle.network.inference import predict
+
+        probability = predict(tomogram, network, settings.prediction, progress=progress)
+    threshold = settings.proposal.threshold
+    if threshold is None:
+        threshold = network.threshold if network is not None else 0.5
+    vesicles = propose(probability, tomogram.grid, settings.proposal, threshold=threshold)
+    if region is not None:
+        # a proposal just outside may be moved inside by the fit, so that the margin is judged afterwards
+        vesicles = vesicles.select(_near(region, vesicles))
+
+    def fitted(done: int, total: int) -> None:
+        if progress:
+            progress("fit", done, total)
+
+    vesicles = refine(tomogram, vesicles, settings.refinement, progress=fitted)
+    if region is not None:
+        vesicles = vesicles.select(region.contains(vesicles.centres_vox))
+    vesicles = judge(vesicles, settings.outliers, settings.proposal)
+    return Result(vesicles, probability)
+
+
+def _near(region: Region, vesicles: Vesicles) -> NDArray[np.bool_]:
+    """Which spheres have their centre, or a point half a radius from it along an axis, inside the region."""
+    inside = region.contains(vesicles.centres_vox)
+    for axis in range(3):
+        for sign in (-1, 1):
+            moved = vesicles.centres_vox.copy()
+            moved[:, axis] += sign * vesicles.radii_vox / 2
+            inside = inside | region.contains(moved)
+    return inside
+
+
+def counts(vesicles: Vesicles) -> dict[str, float]:
+    """How many spheres have each status, and the mean outer radius (nm) of those that count."""
+    numbers: dict[str, float] = {status.value: int(vesicles.has_status(status).sum()) for status in Status}
+    radii = vesicles.radii_nm[vesicles.accepted]
+    numbers["mean_radius_nm"] = round(float(radii.mean()), 3) if len(radii) else 0.0
+    return numbers
