@@ -8,20 +8,28 @@ from numpy.typing import NDArray
 from deepvesicle.fitting.profile import (
     HALF_BILAYER_NM,
     HALF_THICKNESS_RANGE_NM,
+    MERGE_LEAFLETS_NM,
     Floats,
     direction_set,
-    landmarks,
+    landmark_table,
     mirrored_directions,
     radial_mean,
     read_box,
     resolved_weight,
     sample_polar,
+    working_binning,
 )
 from deepvesicle.fitting.shell_fit import Template
 from deepvesicle.grid import Grid, Tomogram
 from deepvesicle.settings import RefinementSettings
 from deepvesicle.vesicles import Vesicles
 
+#: Weight of the width seen in the tomogram against the usual bilayer.
+WIDTH_WEIGHT = 0.45
+#: With fewer vesicles their thicknesses are taken to be equal.
+MIN_FOR_SPREAD = 10
+#: How far the half thickness of one vesicle may lie from that of the others, nm.
+MAX_OWN_NM = 0.8
 #: Names of the features that `measure` returns.
 FEATURES = ("membrane_density", "lumen_density", "contrast", "profile_correlation", "inside_fraction")
 
@@ -50,18 +58,39 @@ def membrane_thickness(
     array (n,)
     """
     n = len(profiles)
-    if not np.any(trust > 0):
+    trusted = trust > 0
+    if not np.any(trusted):
         return np.full(n, 2 * HALF_BILAYER_NM)
-    usual = np.average(profiles[trust > 0], axis=0, weights=trust[trust > 0])
-    common = half_thickness(landmarks(offsets_nm, usual).inflection_nm, voxel_nm)
-    return np.full(n, 2 * common)
+    usual = np.average(profiles[trusted], axis=0, weights=trust[trusted])
+    common = half_thickness(landmark_table(offsets_nm, usual[None, :])[:, 1], voxel_nm)[0]
+    each = half_thickness(landmark_table(offsets_nm, profiles)[:, 1], voxel_nm)
+    split = half_thickness(landmark_table(offsets_nm, halves.reshape(2 * n, -1))[:, 1], voxel_nm).reshape(n, 2)
+    known = trusted & np.isfinite(each) & np.all(np.isfinite(split), axis=1)
+    if not np.isfinite(common) or known.sum() < MIN_FOR_SPREAD:
+        return np.full(n, 2 * (common if np.isfinite(common) else HALF_BILAYER_NM))
+    noise = (_spread(split[known, 0] - split[known, 1]) / 2) ** 2
+    reliability = max(0.0, 1 - noise / max(_spread(each[known]) ** 2, 1e-12))
+    own = np.where(known, np.clip(each - np.median(each[known]), -MAX_OWN_NM, MAX_OWN_NM), 0.0)
+    return np.asarray(2 * np.clip(common + reliability * own, *HALF_THICKNESS_RANGE_NM))
 
 
-def half_thickness(inflection_nm: float, voxel_nm: float) -> float:
-    """Half thickness (nm) for an outer inflection point at a distance from the membrane's middle."""
-    if not np.isfinite(inflection_nm):
-        return HALF_BILAYER_NM
-    return float(np.clip(HALF_BILAYER_NM, *HALF_THICKNESS_RANGE_NM))
+def _spread(values: Floats) -> float:
+    """Robust standard deviation."""
+    return 1.4826 * float(np.median(np.abs(values - np.median(values))))
+
+
+def half_thickness(inflection_nm: Floats, voxel_nm: float) -> Floats:
+    """Half thickness (nm) for outer inflection points at distances (n,) from the membrane's middle; NaN stays NaN.
+
+    The inflection of a line blurred by a Gaussian lies at its standard deviation, to which the blur adds in squares.
+    The smoothing and the sampling are known and taken out. What the microscope and filters added is not known, so the
+    result is a mean of this width and that of a usual bilayer.
+    """
+    working_nm = voxel_nm * working_binning(voxel_nm)
+    blur2 = MERGE_LEAFLETS_NM**2 + (0.5 * working_nm) ** 2
+    width = np.sqrt(np.maximum(np.asarray(inflection_nm) ** 2 - blur2, 1.0))
+    half = HALF_BILAYER_NM + WIDTH_WEIGHT * (width - HALF_BILAYER_NM)
+    return np.asarray(np.clip(half, *HALF_THICKNESS_RANGE_NM))
 
 
 def inside_fractions(grid: Grid, centres_vox: Floats, radii_vox: Floats) -> Floats:
@@ -80,6 +109,7 @@ def measure(
     settings: RefinementSettings,
     offsets_nm: Floats,
     template: Template,
+    profiles: Floats,
     *,
     skip: NDArray[np.bool_],
 ) -> dict[str, Floats]:
@@ -95,6 +125,8 @@ def measure(
         Where profiles are compared, about the membrane's middle.
     template : Template
         The tomogram's mean profile.
+    profiles : array (n, r)
+        Those of the fit; sampled here where NaN.
     skip : bool array (n,)
         Rows that keep the features they have.
 
@@ -112,7 +144,8 @@ def measure(
     middle = np.where(np.isfinite(vesicles.membrane_radii_vox), vesicles.membrane_radii_vox, vesicles.radii_vox - half)
     middle = np.maximum(middle, 0.5)
     inside = inside_fractions(tomogram.grid, vesicles.centres_vox, vesicles.radii_vox)
-    near = offsets_nm[np.abs(offsets_nm) <= 9.0]
+    within = np.abs(offsets_nm) <= 9.0
+    near = offsets_nm[within]
     wanted = template.at(near)
     set_ = direction_set(512)
     resolved = resolved_weight(set_.patches, settings.tilt_range_deg, settings.tilt_axis)
@@ -124,9 +157,12 @@ def measure(
             continue
         densities = _densities(box.values, centre - box.origin_vox, radius, voxel, settings)
         out["membrane_density"][row], out["lumen_density"][row], out["contrast"][row] = densities
-        table = sample_polar(box, centre, radius + near / voxel, set_)
-        profile, total = radial_mean(table, np.where(resolved >= 0.4, resolved, 0))
-        good = total > 0
+        profile = profiles[row][within]
+        if not np.all(np.isfinite(profile)):
+            table = sample_polar(box, centre, radius + near / voxel, set_)
+            profile, total = radial_mean(table, np.where(resolved >= 0.4, resolved, 0))
+            profile = np.where(total > 0, profile, np.nan)
+        good = np.isfinite(profile)
         if good.sum() > 3 and np.std(profile[good]) > 0:
             out["profile_correlation"][row] = np.corrcoef(profile[good], wanted[good])[0, 1]
     return out

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import gaussian_filter1d, map_coordinates
 
 from deepvesicle.grid import Tomogram
 
@@ -20,10 +20,12 @@ Floats = NDArray[np.float64]
 #: Number of patches of directions that a sphere is divided into.
 PATCHES = 96
 #: Tomograms finer than this are averaged in blocks up to it before sampling, nm: a membrane is not narrower.
-WORKING_VOXEL_NM = 1.8
+WORKING_VOXEL_NM = 2.1
 #: Half thickness of a lipid bilayer, nm: half of the head-to-head distance of fluid phosphatidylcholine bilayers,
 #: 3.7-3.8 nm (Nagle and Tristram-Nagle, Biochim. Biophys. Acta 1469 (2000) 159-195).
 HALF_BILAYER_NM = 1.9
+#: The two leaflets of a bilayer, 2 to 3.5 nm apart, make one minimum when smoothed with this sigma, nm.
+MERGE_LEAFLETS_NM = 1.2
 #: What a membrane's half thickness can be, nm.
 HALF_THICKNESS_RANGE_NM = (1.5, 4.5)
 
@@ -99,6 +101,14 @@ def _wedge_lattice(tilt_range_deg: tuple[float, float], tilt_axis: str) -> tuple
     # Which way round positive angles go depends on the microscope: an uneven range counts both ways, half each.
     seen = ((angle >= low) & (angle <= high)).astype(float) + ((-angle >= low) & (-angle <= high))
     return lattice, seen / 2
+
+
+@lru_cache(maxsize=32)
+def patch_weights(count: int, tilt_range_deg: tuple[float, float], tilt_axis: str) -> tuple[Floats, Floats]:
+    """How well each patch of `direction_set(count)` is resolved, and its share of all directions, both (p,)."""
+    set_ = direction_set(count)
+    shares = np.diff(np.append(set_.first, len(set_.directions))) / len(set_.directions)
+    return resolved_weight(set_.patches, tilt_range_deg, tilt_axis), shares
 
 
 def resolved_weight(directions: Floats, tilt_range_deg: tuple[float, float], tilt_axis: str = "y") -> Floats:
@@ -277,7 +287,9 @@ class Landmarks:
     inflection_nm : float
         Distance from the middle to the outer inflection point, where the second derivative changes its sign.
     curvature_nm : float
-        Distance from the middle to the minimum of the second derivative before the outer fringe's maximum ends.
+        Distance from the middle to the minimum of the second derivative before the outer fringe's maximum ends: how
+        the published method defines half the thickness. In a tomogram of some 2 nm a voxel it lies in the fringe,
+        2 to 3 nm outside the bilayer.
     """
 
     middle_nm: float
@@ -285,47 +297,67 @@ class Landmarks:
     curvature_nm: float
 
 
-def landmarks(offsets_nm: Floats, profile: Floats, *, window_nm: float = 3.0) -> Landmarks:
+def landmarks(
+    offsets_nm: Floats, profiles: Floats, *, window_nm: float = 3.0, smooth_nm: float = MERGE_LEAFLETS_NM
+) -> Landmarks:
     """Find the middle and the outer flank of a membrane in a profile, to a fraction of the sampling step.
 
     Parameters
     ----------
     offsets_nm : array (r,)
         Even steps, about the expected middle.
-    profile : array (r,)
+    profiles : array (r,)
     window_nm : float
         The middle is looked for within this distance of offset 0.
+    smooth_nm : float
+        Sigma of a Gaussian the profile is smoothed with, so that two leaflets that are resolved have one middle.
 
     Returns
     -------
     Landmarks
         NaN where a landmark does not exist.
     """
-    from scipy.interpolate import CubicSpline
+    found = landmark_table(offsets_nm, np.asarray(profiles)[None, :], window_nm=window_nm, smooth_nm=smooth_nm)
+    return Landmarks(*(float(v) for v in found[0]))
 
+
+def landmark_table(
+    offsets_nm: Floats, profiles: Floats, *, window_nm: float = 3.0, smooth_nm: float = MERGE_LEAFLETS_NM
+) -> Floats:
+    """`landmarks` of many profiles (n, r) at once: middle, inflection and curvature (n, 3), nm; NaN where missing."""
     offsets = np.asarray(offsets_nm, dtype=float)
-    fine = np.arange(offsets[0], offsets[-1], 0.05)
-    spline = CubicSpline(offsets, profile)
-    values, second = spline(fine), spline(fine, 2)
-    near = np.flatnonzero(np.abs(fine) <= window_nm)
-    lowest = near[int(np.argmin(values[near]))]
-    if lowest in (near[0], near[-1]):
-        return Landmarks(np.nan, np.nan, np.nan)
-    middle = float(fine[lowest]) + 0.05 * _parabola_peak(-values[lowest - 1 : lowest + 2])
-    outside = np.flatnonzero((fine > middle) & (fine <= middle + 9.0))
-    crossing = np.flatnonzero((second[outside[:-1]] > 0) & (second[outside[1:]] <= 0))
-    fringe = outside[int(np.argmax(values[outside]))]
-    if not len(crossing):
-        return Landmarks(middle, np.nan, np.nan)
-    bend = np.arange(outside[crossing[0]], max(fringe, outside[crossing[0]]) + 1)
-    return Landmarks(
-        middle,
-        float(fine[outside[crossing[0]]]) - middle,
-        float(fine[bend[int(np.argmin(second[bend]))]]) - middle,
-    )
+    profiles = np.asarray(profiles, dtype=float)
+    found = np.full((len(profiles), 3), np.nan)
+    rows = np.flatnonzero(np.all(np.isfinite(profiles), axis=1))
+    near = np.flatnonzero(np.abs(offsets) <= window_nm + 1e-9)
+    if not len(rows) or len(near) < 3:
+        return found
+    step = offsets[1] - offsets[0]
+    values = gaussian_filter1d(profiles[rows], smooth_nm / step, axis=1, mode="nearest")
+    second = gaussian_filter1d(profiles[rows], smooth_nm / step, axis=1, order=2, mode="nearest")
+    lowest = near[np.argmin(values[:, near], axis=1)]
+    inner = (lowest > near[0]) & (lowest < near[-1])
+    rows, values, second, lowest = rows[inner], values[inner], second[inner], lowest[inner]
+    line = np.arange(len(rows))
+    middle = offsets[lowest] + step * _parabola_peak(*(-values[line, lowest + k] for k in (-1, 0, 1)))
+    found[rows, 0] = middle
+    columns = np.arange(len(offsets))[None, :]
+    outside = (columns >= lowest[:, None]) & (offsets[None, :] <= middle[:, None] + 9.0)
+    # From the middle outwards: the first change of sign, the fringe's maximum, and the sharpest bend between them.
+    falls = outside[:, :-1] & (second[:, :-1] > 0) & (second[:, 1:] <= 0)
+    crossing = np.argmax(falls, axis=1)
+    part = second[line, crossing] / np.maximum(second[line, crossing] - second[line, crossing + 1], 1e-300)
+    has = falls.any(axis=1)
+    found[rows[has], 1] = (offsets[crossing] + step * part - middle)[has]
+    fringe = np.argmax(np.where(outside, values, -np.inf), axis=1)
+    between = (columns > crossing[:, None]) & (columns <= np.maximum(fringe, crossing + 1)[:, None])
+    bend = np.clip(np.argmin(np.where(between, second, np.inf), axis=1), 1, len(offsets) - 2)
+    peak = _parabola_peak(*(-second[line, bend + k] for k in (-1, 0, 1)))
+    found[rows[has], 2] = (offsets[bend] + step * peak - middle)[has]
+    return found
 
 
-def _parabola_peak(three: Floats) -> float:
-    """Place of the maximum of a parabola through three values at -1, 0, 1."""
-    bend = three[0] - 2 * three[1] + three[2]
-    return 0.0 if bend >= 0 else float(np.clip(0.5 * (three[0] - three[2]) / bend, -1, 1))
+def _parabola_peak(before: Floats, at: Floats, after: Floats) -> Floats:
+    """Place of the maximum of parabolas through values at -1, 0, 1."""
+    bend = before - 2 * at + after
+    return np.where(bend < 0, np.clip(0.5 * (before - after) / np.where(bend < 0, bend, -1), -1, 1), 0.0)

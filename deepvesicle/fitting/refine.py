@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from deepvesicle.fitting.features import measure, membrane_thickness
 from deepvesicle.fitting.profile import (
     HALF_BILAYER_NM,
-    DirectionSet,
     Floats,
     PolarTable,
     direction_set,
     landmarks,
+    patch_weights,
     radial_mean,
     read_box,
-    resolved_weight,
     sample_polar,
     working_binning,
 )
@@ -139,10 +138,10 @@ def _neighbours(places: Floats, radii: Floats, row: int, present: NDArray[np.boo
     return places[near], radii[near]
 
 
-def _directions(radius_work_vox: float) -> DirectionSet:
-    """As many directions as leave about 1.5 working voxels between them on the membrane, in powers of two."""
+def _direction_count(radius_work_vox: float) -> int:
+    """As many directions as leave about 1.5 working voxels between them on the membrane, in steps of a factor 1.4."""
     wanted = 4 * np.pi * radius_work_vox**2 / 2
-    return direction_set(int(2 ** np.clip(np.ceil(np.log2(max(wanted, 1))), 9, 12)))
+    return int(2 ** (np.clip(np.round(2 * np.log2(max(wanted, 1))), 18, 23) / 2))
 
 
 def _fit_one(
@@ -160,15 +159,15 @@ def _fit_one(
     voxel = tomogram.grid.voxel_nm
     binning = working_binning(voxel)
     centre, radius = work.centres[row].copy(), float(work.radii[row])
-    set_ = _directions(radius / binning)
+    count = _direction_count(radius / binning)
+    set_ = direction_set(count)
+    resolved, shares = patch_weights(count, settings.tilt_range_deg, settings.tilt_axis)
     margin = (TEMPLATE_REACH_NM + 2 * SLACK_NM) / voxel
     reach = radius * (1.75 if coarse else 1.1) + margin
     box = read_box(tomogram, centre, reach + binning, binning)
     work.fits[row] = None
     if box is None:
         return
-    resolved = resolved_weight(set_.patches, settings.tilt_range_deg, settings.tilt_axis)
-    shares = np.diff(np.append(set_.first, len(set_.directions))) / len(set_.directions)
     if coarse:
         radius_nm = radius * voxel
         step = max(0.5 * voxel * binning, 0.025 * radius_nm)
@@ -209,7 +208,8 @@ def _fit_one(
             work.fits[row] = fit
             work.centres[row], work.radii[row] = centre, radius
             return
-        if moved < 0.1:
+        # A displacement this small is exact within one table.
+        if moved < (0.3 if last else 1.0):
             break
     work.fits[row] = fit
     work.centres[row], work.radii[row] = centre, radius
@@ -269,6 +269,8 @@ def _failures(work: _Work, rows: NDArray[np.intp], voxel_nm: float) -> dict[int,
         fit = work.fits[row]
         start = float(work.start_radii[row])
         moved = float(np.linalg.norm(work.centres[row] - work.start_centres[row]))
+        # The further the search went, the more chances it had to find something in the noise.
+        needed = MIN_SIGNIFICANCE + 5 * (moved / start + abs(float(np.log(work.radii[row] / start))))
         if fit is None:
             reasons[int(row)] = "not fitted: too little of it lies in the tomogram"
         elif moved > MAX_MOVE * start:
@@ -277,7 +279,7 @@ def _failures(work: _Work, rows: NDArray[np.intp], voxel_nm: float) -> dict[int,
             reasons[int(row)] = (
                 f"not fitted: the radius ran from {start * voxel_nm:.1f} to {work.radii[row] * voxel_nm:.1f} nm"
             )
-        elif fit.amplitude <= 0 or fit.significance < MIN_SIGNIFICANCE:
+        elif fit.amplitude <= 0 or fit.significance < needed:
             reasons[int(row)] = f"no membrane found (contrast {fit.significance:.1f} standard errors)"
         if int(row) in reasons:
             work.centres[row], work.radii[row] = work.start_centres[row], work.start_radii[row]
@@ -324,8 +326,8 @@ def _table(
         rms = float(np.sqrt((weights * fit.residuals_nm**2).sum() / max(float(weights.sum()), 1e-12)))
         features["fit_residual_nm"][row] = rms
         features["sphericity"][row] = 1 - min(rms / max(fit.radius_nm, 1e-12), 1.0)
-    features["fit_failed"] = np.where(fitted[free].all() if not len(free) else ~fitted, 1.0, 0.0)
-    features["fit_failed"][vesicles.has_status(Status.MANUAL, Status.REJECTED)] = 0.0
+    features["fit_failed"] = np.zeros(len(vesicles))
+    features["fit_failed"][list(failed)] = 1.0
     status = list(vesicles.status)
     reasons = list(vesicles.reasons)
     for row in free:
@@ -334,6 +336,10 @@ def _table(
             reasons[row] = "; ".join(part for part in (reasons[row], failed[int(row)]) if part)
         elif status[row] is Status.PROPOSED:
             status[row] = Status.REFINED
+    # Profiles of failed fits are about another sphere than the one that is kept.
+    profiles = np.where(fitted[:, None], work.profiles, np.nan)
     result = vesicles.replace(**columns, status=tuple(status), reasons=tuple(reasons))
-    measured = measure(tomogram, result, settings, _PROFILE_NM, template, skip=vesicles.has_status(Status.REJECTED))
+    measured = measure(
+        tomogram, result, settings, _PROFILE_NM, template, profiles, skip=vesicles.has_status(Status.REJECTED)
+    )
     return result.with_features(**features, **measured)

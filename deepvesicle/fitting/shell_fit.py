@@ -21,7 +21,14 @@ from deepvesicle.fitting.profile import Floats, PolarTable, shell_template
 TEMPLATE_REACH_NM = 9.0
 #: How far a patch may lie from the current sphere in the fine fit, nm.
 SLACK_NM = 4.0
-#: Fewer resolved patches than these (in full-sphere shares) do not determine a sphere.
+#: Median of the chi-square distribution of one degree of freedom.
+CHI2_MEDIAN = 0.455
+#: Noise of patches closer than about this is alike: wedge, filters and uneven shapes act over such angles.
+_CORRELATED_RAD = np.radians(25.0)
+#: What the estimated SDs of centre (z, y, x) and radius are multiplied by. Noise and deformation reach further over a
+#: sphere than patches can tell; the factors bring the SDs to the errors seen in simulated tomograms.
+_CALIBRATION = np.array([1.7, 1.7, 1.7, 2.5])
+_DIAGONAL = np.arange(4)
 _SHIFT_STEP_NM = 0.25
 
 
@@ -103,14 +110,16 @@ class MatchTables:
     power_slope: Floats
     stiffness: Floats
 
-    def at(self, name: str, distances_nm: Floats) -> Floats:
-        """One of the tables at a distance for each patch (p,), linearly interpolated."""
-        table = getattr(self, name)
-        position = np.clip((distances_nm - self.first_nm) / self.step_nm, 0, table.shape[1] - 1.001)
-        column = position.astype(int)
+    def at(self, distances_nm: Floats) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+        """All five tables at a distance for each patch (p,), linearly interpolated."""
+        rows, width = self.match.shape
+        position = np.clip((distances_nm - self.first_nm) / self.step_nm, 0, width - 1.001)
+        column = position.astype(np.intp)
         part = position - column
-        rows = np.arange(len(table))
-        return np.asarray(table[rows, column] * (1 - part) + table[rows, column + 1] * part)
+        flat = column + np.arange(0, rows * width, width)
+        tables = (self.match, self.match_slope, self.power, self.power_slope, self.stiffness)
+        found = (t.take(flat) * (1 - part) + t.take(flat + 1) * part for t in tables)
+        return tuple(found)  # type: ignore[return-value]
 
 
 @lru_cache(maxsize=64)
@@ -168,7 +177,7 @@ def _candidates(patches: bytes) -> tuple[Floats, Floats, Floats]:
 def coarse_search(tables: MatchTables, patches: Floats, resolved: Floats, radius_nm: float) -> tuple[Floats, float]:
     """Try displacements up to 0.4 of the radius and radii up to +-30 %, and return the best of them, nm.
 
-    The gain in log-likelihood of each is weighed against a broad prior about the start sphere.
+    The gain in log-likelihood of each is weighed against a long-tailed prior about the start sphere.
     """
     displacement, radius, distance = _candidates(np.ascontiguousarray(patches).tobytes())
     columns = np.rint((distance * radius_nm - tables.first_nm) / tables.step_nm).astype(np.int32)
@@ -177,9 +186,12 @@ def coarse_search(tables: MatchTables, patches: Floats, resolved: Floats, radius
     match = np.take((tables.match * resolved[:, None]).astype(np.float32).ravel(), flat).sum(axis=1)
     power = np.take((tables.power * resolved[:, None] ** 2).astype(np.float32).ravel(), flat).sum(axis=1)
     good = tables.power > 0.2 * np.median(tables.power)
-    noise = float(np.median(tables.match[good] ** 2 / tables.power[good])) / 0.455 if good.any() else 1.0
+    noise = float(np.median(tables.match[good] ** 2 / tables.power[good])) / CHI2_MEDIAN if good.any() else 1.0
     gain = np.maximum(match, 0) ** 2 / np.maximum(power, 1e-3 * float(power.max()) + 1e-12) / max(noise, 1e-12) / 2
-    prior = ((displacement**2).sum(axis=1) / 0.25**2 + np.log(radius) ** 2 / 0.2**2) / 2
+    # Student's t with two degrees of freedom: most start spheres are nearly right, some are far off.
+    prior = 2.5 * np.log1p((displacement**2).sum(axis=1) / (2 * 0.08**2)) + 1.5 * np.log1p(
+        np.log(radius) ** 2 / (2 * 0.07**2)
+    )
     best = int(np.argmax(gain - prior))
     return displacement[best] * radius_nm, float(radius[best] * radius_nm)
 
@@ -227,6 +239,7 @@ def fit_shell(
     prior_nm: tuple[Floats, float, float],
     *,
     steps: int = 8,
+    tolerance_nm: float = 0.02,
 ) -> ShellFit:
     """Fit displacement and radius by damped Gauss-Newton steps.
 
@@ -244,6 +257,9 @@ def fit_shell(
         Displacement (3,) and radius expected, and the start radius: the prior has SD 0.3 of it in the centre and 0.2
         in the radius, and matters only for directions that the data leave open.
     steps : int
+        At most so many.
+    tolerance_nm : float
+        Steps smaller than this are the end.
     """
     # Caps that are hardly resolved are smeared and displaced: leave them out.
     shares = np.where((resolved >= 0.4) & (tables.power.max(axis=1) > 0), resolved, 0.0)
@@ -253,46 +269,47 @@ def fit_shell(
     prior = np.array([0.3, 0.3, 0.3, 0.2]) * prior_nm[2]
     typical = max(float(np.median(tables.power[shares > 0].max(axis=1))) if (shares > 0).any() else 0.0, 1e-12)
     reach = tables.step_nm * tables.match.shape[1] / 2
-    last = 0.0
+    jacobian = np.concatenate([patches, np.ones((len(patches), 1))], axis=1)
+    noise = 0.0
     for step in range(steps + 1):
         distance = sphere_distance(patches, state[:3], state[3])
-        match, power = tables.at("match", distance), tables.at("power", distance)
+        match, match_slope, power, power_slope, stiffness = tables.at(distance)
         # A patch mostly hidden by a neighbour or by the volume's face says little about where the membrane is.
         weights = shares * robust * (power > 0.35 * typical)
+        used = weights > 0
         amplitude = float((weights * match).sum() / max(float((weights * shares * power).sum()), 1e-12))
         scale = amplitude * shares
-        force = scale * tables.at("match_slope", distance) - 0.5 * scale**2 * tables.at("power_slope", distance)
-        stiffness = scale**2 * tables.at("stiffness", distance)
-        jacobian = np.concatenate([patches, np.ones((len(patches), 1))], axis=1)
-        residual = np.where(weights > 0, force / np.maximum(stiffness, 1e-12), 0.0)
-        noise = float(np.median(np.abs(force[weights > 0]) ** 2 / np.maximum(stiffness[weights > 0], 1e-12))) / 0.455 \
-            if (weights > 0).sum() > 4 else 1.0
+        force = scale * match_slope - 0.5 * scale**2 * power_slope
+        stiffness = np.maximum(scale**2 * stiffness, 1e-12)
+        residual = np.where(used, force / stiffness, 0.0)
+        if step in (0, 3, steps) and used.sum() > 4:
+            noise = float(np.median(force[used] ** 2 / stiffness[used])) / CHI2_MEDIAN
         penalty = noise / prior**2
-        hessian = (jacobian * (robust * (weights > 0) * stiffness)[:, None]).T @ jacobian + np.diag(penalty)
+        trust = robust * used
+        hessian = (jacobian * (trust * stiffness)[:, None]).T @ jacobian
+        hessian[_DIAGONAL, _DIAGONAL] += penalty + 1e-9 * float(stiffness.max())
         if step == steps or amplitude <= 0:
             break
-        gradient = jacobian.T @ (robust * (weights > 0) * force) - penalty * (state - target)
-        move = np.linalg.solve(hessian + 1e-9 * np.trace(hessian) * np.eye(4), gradient)
+        gradient = jacobian.T @ (trust * force) - penalty * (state - target)
+        move = np.linalg.solve(hessian, gradient)
         # A template is only steep near its place: steps longer than that are guesses.
         size = float(np.abs(move).max())
         move *= min(1.0, 1.5 / max(size, 1e-12))
+        if step >= 4 and size < tolerance_nm:
+            break
         state = state + move
         state[3] = max(state[3], 0.2 * prior_nm[2])
         if step >= 2:
-            used = weights > 0
             spread = 1.4826 * float(np.median(np.abs(residual[used]))) if used.any() else 0.0
             cut = 4.685 * max(spread, 0.02 * state[3], 0.25)
             robust = np.clip(1 - (residual / cut) ** 2, 0, None) ** 2
             robust[~used] = 1.0
-        if size < 0.01 and last < 0.01 and step >= 4:
-            break
-        last = size
-    used = weights > 0
     scores = jacobian * (robust * used * force)[:, None]
     inverse = np.linalg.pinv(hessian)
     count = int(used.sum())
     small_sample = count / max(count - 4, 1)
-    covariance = inverse @ (scores.T @ scores) @ inverse * small_sample
+    near = np.exp(-0.5 * (np.arccos(np.clip(patches @ patches.T, -1, 1)) / _CORRELATED_RAD) ** 2)
+    covariance = inverse @ (scores.T @ near @ scores) @ inverse * small_sample * np.outer(_CALIBRATION, _CALIBRATION)
     pulls = weights * (match - amplitude * shares * power)
     error = float(np.sqrt((pulls**2).sum() * small_sample))
     significance = float((weights * match).sum()) / error if error > 0 and count > 4 else 0.0
