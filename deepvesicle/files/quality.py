@@ -25,6 +25,8 @@ MEMBRANE_SIGMA_NM, BACKGROUND_SIGMA_NM = 3.0, 9.0
 MIN_SKEWNESS = 0.05
 #: ... and how many standard errors (over blocks) it must be away from 0.
 MIN_SKEWNESS_Z = 3.0
+#: Natural logarithm of the ratio of power from which a wedge is called empty. Volumes without a wedge stay under 0.3.
+MIN_WEDGE_RATIO = 0.7
 
 _BLOCK_NM = 84.0
 _WORK_VOXEL_NM = 1.5  # finer tomograms are binned towards this
@@ -245,7 +247,7 @@ def _tilt_axis(blocks: list[_Block]) -> Literal["x", "y", "unsure"]:
     Tilting about y measures nothing near kx = 0 at steep kz; tilting about x nothing near ky = 0. Each is compared at
     places that the other would have measured.
     """
-    power_x, power_y = 0.0, 0.0
+    ratios = []
     for block in blocks:
         if min(block.grey.shape) < 16:
             continue
@@ -261,12 +263,16 @@ def _tilt_axis(blocks: list[_Block]) -> Literal["x", "y", "unsure"]:
         )
         radius = np.sqrt(kz**2 + ky**2 + kx**2)
         ring = (radius > 0.06) & (radius < 0.3) & (kz > 0.4 * radius) & (kz < 0.85 * radius)
-        power_x += float(power[ring & (kx < 0.25 * kz)].mean())
-        power_y += float(power[ring & (ky < 0.25 * kz)].mean())
-    if power_x <= 0 or power_y <= 0:
+        near_x, near_y = power[ring & (kx < 0.25 * kz)], power[ring & (ky < 0.25 * kz)]
+        if near_x.size and near_y.size and near_x.any() and near_y.any():
+            ratios.append(float(np.log(near_x.mean() / near_y.mean())))
+    if not ratios:
         return "unsure"
-    ratio = power_x / power_y
-    return "y" if ratio < 0.7 else "x" if ratio > 1 / 0.7 else "unsure"
+    mean = float(np.mean(ratios))
+    standard_error = float(np.std(ratios, ddof=1) / np.sqrt(len(ratios))) if len(ratios) > 1 else 0.0
+    if abs(mean) < max(MIN_WEDGE_RATIO, 3 * standard_error):
+        return "unsure"
+    return "y" if mean < 0 else "x"
 
 
 def _doubts(tomogram: Tomogram, contrast: ContrastSign, tilt_axis: str) -> Iterator[str]:

@@ -156,7 +156,7 @@ class RunRecord:
             host=_host(),
         )
 
-    def finished(
+    def finish(
         self,
         *,
         outputs: Sequence[PathLike] = (),
