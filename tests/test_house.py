@@ -19,6 +19,7 @@ import pytest
 
 import deepvesicle
 from deepvesicle.errors import NetworkError
+from deepvesicle.files.tables import COLUMNS
 from deepvesicle.network import shipped
 from deepvesicle.settings import Settings
 
@@ -295,6 +296,13 @@ def test_settings_in_the_readme_are_valid() -> None:
 def test_default_radii_in_the_readme_are_those_of_the_program() -> None:
     proposal = Settings().proposal
     assert f"({proposal.min_radius_nm:.0f} and {proposal.max_radius_nm:.0f} if not given)" in readme()
+
+
+def test_columns_in_the_readme_are_those_of_the_table() -> None:
+    section = re.search(r"### The table\n(.*?)\n### ", readme(), re.DOTALL)
+    assert section is not None
+    rows = [line.split("|")[1] for line in section.group(1).splitlines() if line.startswith("| `")]
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(COLUMNS)
 
 
 def test_version_is_the_same_everywhere() -> None:
