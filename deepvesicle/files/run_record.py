@@ -156,7 +156,7 @@ class RunRecord:
             host=_host(),
         )
 
-    def finish(
+    def finished(
         self,
         *,
         outputs: Sequence[PathLike] = (),

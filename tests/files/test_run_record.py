@@ -35,7 +35,7 @@ def make_record(folder: Path) -> RunRecord:
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    record = make_record(tmp_path).finish(
+    record = make_record(tmp_path).finished(
         outputs=[tmp_path / "tomo_labels.mrc"], counts={"refined": np.int64(12), "median_nm": 20.5}, warnings=["odd"]
     )
     record.write(tmp_path / "tomo_run.json")
@@ -63,7 +63,7 @@ def test_inputs_are_hashed(tmp_path: Path) -> None:
 
 
 def test_file_is_plain_json(tmp_path: Path) -> None:
-    record = make_record(tmp_path).finish(counts={"unknown": float("nan"), "array": np.float32(1.5)})
+    record = make_record(tmp_path).finished(counts={"unknown": float("nan"), "array": np.float32(1.5)})
     record.write(tmp_path / "run.json")
 
     def no_constants(name: str) -> None:
