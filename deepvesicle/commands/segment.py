@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from deepvesicle.commands.options import InvertOption, OverwriteOption, TomogramArgument, VoxelSizeOption
+
 if TYPE_CHECKING:
+    from deepvesicle.grid import Tomogram
     from deepvesicle.settings import Settings
     from deepvesicle.vesicles import Vesicles
 
@@ -16,17 +19,15 @@ _ENDINGS = (".gz", ".mrc", ".rec", ".nad", ".map", ".st")
 
 
 def segment(
-    tomogram: Annotated[Path, typer.Argument(metavar="TOMO", help="Tomogram (.mrc .rec .nad .map, also .gz).")],
+    tomogram: TomogramArgument,
     output: Annotated[
         Optional[Path], typer.Option("--output", "-o", help="Folder for the results; the tomogram's own by default.")
     ] = None,
     model: Annotated[
         str, typer.Option(help="Network: the name of a shipped one, or the folder of your own.")
     ] = "default",
-    voxel_size: Annotated[
-        Optional[float], typer.Option(metavar="NM", help="Voxel size in nm, where the header's is missing or wrong.")
-    ] = None,
-    invert: Annotated[bool, typer.Option("--invert", help="The tomogram has dense = bright.")] = False,
+    voxel_size: VoxelSizeOption = None,
+    invert: InvertOption = False,
     mask: Annotated[
         Optional[Path],
         typer.Option(help="Cell outline: closed contours (.mod) or a label volume; only vesicles centred inside count."),
@@ -42,13 +43,12 @@ def segment(
     from_probability: Annotated[
         Optional[Path], typer.Option(metavar="MRC", help="Use a probability written earlier; the network is not run.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
+    overwrite: OverwriteOption = False,
     settings: Annotated[
         Optional[Path], typer.Option(metavar="TOML", help="File with settings; options on the command line win.")
     ] = None,
 ) -> None:
     """Find the vesicles of a tomogram: IMOD model, labels, table, overview picture and run record."""
-    from deepvesicle.commands.console import status_line
     from deepvesicle.files.tomogram import read_tomogram
 
     chosen = _settings(settings, min_radius, max_radius, threshold)
@@ -68,13 +68,13 @@ def segment(
         voxel_source="option" if voxel_size else "header",
     )
     for line in summary_lines(vesicles):
-        status_line(line)
+        print(line)
     for path in paths.values():
-        status_line(f"wrote {path}")
+        print(f"wrote {path}")
 
 
 def run(
-    volume,  # type: ignore[no-untyped-def]  # noqa: ANN001
+    volume: Tomogram,
     source: Path,
     paths: dict[str, Path],
     settings: Settings,
@@ -86,9 +86,10 @@ def run(
     voxel_source: str = "header",
 ) -> Vesicles:
     """Segment a tomogram that has been read, and write all results to `paths` (see `output_paths`)."""
-    from deepvesicle.commands.console import stage_progress, warn
+    from deepvesicle.commands.console import warn
+    from deepvesicle.commands.stages import stage_progress
     from deepvesicle.files.imod import write_vesicles_model
-    from deepvesicle.files.quality import contrast_warning
+    from deepvesicle.files.quality import contrast_sign
     from deepvesicle.files.region import read_region
     from deepvesicle.files.run_record import RunRecord
     from deepvesicle.files.tables import write_vesicles_csv
@@ -110,8 +111,12 @@ def run(
     )
     region = read_region(mask, volume.grid) if mask is not None else None
     probability = read_probability(from_probability) if from_probability is not None else None
-    doubt = contrast_warning(volume)
-    warnings = [doubt] if doubt else []
+    warnings = list(volume.notes)
+    if contrast_sign(volume).sign == "bright":
+        warnings.append(
+            "dense matter seems to be bright in this tomogram; deepvesicle needs it dark: "
+            + ("try without --invert" if volume.invert else "try --invert")
+        )
     for text in warnings:
         warn(text)
     with stage_progress() as progress:
@@ -125,7 +130,7 @@ def run(
     write_vesicles_csv(paths["table"], vesicles, overwrite=overwrite)
     write_overview(paths["overview"], volume, vesicles, overwrite=overwrite)
     write_vesicles_model(paths["model"], vesicles, overwrite=overwrite)
-    done = record.finish(outputs=[str(p) for p in paths.values()], counts=counts(vesicles), warnings=warnings)
+    done = record.finished(outputs=list(paths.values()), counts=counts(vesicles), warnings=warnings)
     done.write(paths["record"], overwrite=overwrite)
     return vesicles
 

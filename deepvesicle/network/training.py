@@ -129,7 +129,7 @@ def train(
     resume: bool = False,
     max_minutes: float | None = None,
     report: Callable[[dict[str, float]], None] | None = None,
-) -> Any:
+) -> tuple[Any, list[dict[str, float]]]:
     """Train on phantoms made on the fly.
 
     Parameters
@@ -146,8 +146,10 @@ def train(
 
     Returns
     -------
-    keras.Model
+    model : keras.Model
         With the averaged weights.
+    rows : list of dict
+        The whole history, earlier runs of the folder included.
     """
     quiet_tensorflow()
     import keras
@@ -215,7 +217,7 @@ def train(
             if timed_out:
                 break
         model.set_weights(state.average)
-        return model
+        return model, read_history(folder)
     finally:
         pool.close()
 
@@ -241,15 +243,44 @@ def _validation_set(settings: TrainingSettings) -> list[Example]:
     return examples
 
 
+def _predicted(model: Any, example: Example) -> NDArray[np.float32]:
+    """Probability (z, y, x) of a whole example; float32 even where the network computes with bfloat16."""
+    batch = example.grey.astype(np.float32)[None, ..., None]
+    return np.asarray(model.predict_on_batch(batch)).astype(np.float32)[0, ..., 0]
+
+
 def _validate(model: Any, examples: list[Example]) -> float:
     """Soft Dice over all voxels of the validation set."""
     product, squares = 0.0, 0.0
     for example in examples:
-        predicted = np.asarray(model.predict_on_batch(example.grey.astype(np.float32)[None, ..., None]))[0, ..., 0]
+        predicted = _predicted(model, example)
         truth = example.mask.astype(np.float32) / 255
         product += float((truth * predicted).sum())
         squares += float((truth**2).sum() + (predicted**2).sum())
     return 2 * product / max(squares, 1e-9)
+
+
+def calibrate_threshold(model: Any, settings: TrainingSettings) -> tuple[float, float]:
+    """The probability threshold with the best Dice on the validation phantoms, and that Dice (hard, over all voxels)."""
+    thresholds = np.arange(0.2, 0.85, 0.05)
+    both = np.zeros(len(thresholds))
+    total = np.zeros(len(thresholds))
+    for example in _validation_set(settings):
+        predicted = _predicted(model, example)
+        truth = example.mask > 127
+        for i, threshold in enumerate(thresholds):
+            found = predicted > threshold
+            both[i] += np.count_nonzero(found & truth)
+            total[i] += np.count_nonzero(found) + np.count_nonzero(truth)
+    scores = 2 * both / np.maximum(total, 1)
+    best = int(np.argmax(scores))
+    return round(float(thresholds[best]), 2), float(scores[best])
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """Rows of a training folder's `history.csv`."""
+    with open(folder / "history.csv", newline="") as stream:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
 
 
 def _append_history(path: Path, row: dict[str, Any]) -> None:

@@ -264,7 +264,7 @@ def _noise_gain(
         gains.append(np.sqrt(free) / noise_sd if step > 0 else 0.0)
     if gains:
         return float(max(np.median(gains), 0.1 * signal.std() / noise_sd))
-    return float(rng.uniform(0.5, 3.0) * signal.std() / noise_sd)
+    return float(rng.uniform(0.5, 1.5) * signal.std() / (noise_sd * contrast))
 
 
 def _belt(signal: Field, centre: NDArray[np.float64], middle: float, thickness: float) -> tuple[float, float] | None:
