@@ -31,7 +31,7 @@ MIN_WEDGE_RATIO = 0.7
 _BLOCK_NM = 84.0
 _WORK_VOXEL_NM = 1.5  # finer tomograms are binned towards this
 _MAX_BLOCKS_PER_AXIS = 8
-_MAX_WORK_VOXELS = 16_000_000  # after binning; keeps the look at a large tomogram to seconds
+_MAX_WORK_VOXELS = 8_000_000  # after binning; keeps the look at a large tomogram to seconds
 
 #: The network's grid, and how fast it runs over it: voxels per second on two AVX-512 cores, fit included. Another
 #: machine differs by a factor of a few, so times are only a guide.
@@ -203,14 +203,12 @@ def _sign_of(bands: list[Floats]) -> ContrastSign:
         return ContrastSign("unsure", 0.0, float("inf"))
     sd = np.sqrt(np.mean([np.mean(band**2) for band in bands]))
     # Each block counts as eight octants, which are nearly independent, so that small volumes have an error, too.
-    thirds = [
-        float(octant.mean())
-        for band in bands
-        for half in np.array_split(np.clip(band / sd, -4, 4) ** 3, 2, axis=0)
-        for quarter in np.array_split(half, 2, axis=1)
-        for octant in np.array_split(quarter, 2, axis=2)
-        if octant.size
-    ]
+    thirds = []
+    for band in bands:
+        cut = np.clip(band / sd, -4, 4)
+        for half in np.array_split(cut * cut * cut, 2, axis=0):
+            for quarter in np.array_split(half, 2, axis=1):
+                thirds += [float(octant.mean()) for octant in np.array_split(quarter, 2, axis=2) if octant.size]
     skewness = float(np.mean(thirds))
     standard_error = float(np.std(thirds, ddof=1) / np.sqrt(len(thirds))) if len(thirds) > 1 else float("inf")
     if abs(skewness) < MIN_SKEWNESS or abs(skewness) < MIN_SKEWNESS_Z * standard_error:
