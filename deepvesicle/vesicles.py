@@ -78,10 +78,14 @@ class Vesicles:
             value = getattr(self, name)
             column = np.full(n, np.nan) if value is None else np.asarray(value, dtype=np.float64).reshape(-1)
             put(self, name, column)
-        put(self, "status", tuple(Status(s) for s in self.status) if self.status is not None else (Status.PROPOSED,) * n)
+        put(
+            self, "status", tuple(Status(s) for s in self.status) if self.status is not None else (Status.PROPOSED,) * n
+        )
         put(self, "reasons", tuple(self.reasons) if self.reasons is not None else ("",) * n)
         put(self, "features", {k: np.asarray(v, dtype=np.float64).reshape(-1) for k, v in self.features.items()})
-        columns: dict[str, Any] = {name: getattr(self, name) for name in (*_FLOAT_COLUMNS, "centres_vox", "status", "reasons")}
+        columns: dict[str, Any] = {
+            name: getattr(self, name) for name in (*_FLOAT_COLUMNS, "centres_vox", "status", "reasons")
+        }
         for name, column in {**columns, **self.features}.items():
             if len(column) != n:
                 raise ValueError(f"column {name} has {len(column)} rows, expected {n}")
@@ -151,7 +155,8 @@ class Vesicles:
 
     def with_features(self, **features: ArrayLike) -> Vesicles:
         """A copy with features (N,) added or exchanged."""
-        return replace(self, features={**self.features, **features})
+        new = {name: np.asarray(values, dtype=np.float64) for name, values in features.items()}
+        return replace(self, features={**self.features, **new})
 
 
 _FLOAT_COLUMNS = (
