@@ -143,7 +143,7 @@ class Vesicles:
         return replace(self, **columns)
 
     def with_status(self, rows: ArrayLike, status: Status, reason: str | Sequence[str]) -> Vesicles:
-        """A copy in which the rows of a mask have `status`; `reason` is appended to theirs (one for all, or one each)."""
+        """A copy in which the rows of a mask have `status`; `reason` is appended to theirs (one, or one for each)."""
         mask = np.asarray(rows, dtype=bool)
         texts = [reason] * len(self) if isinstance(reason, str) else list(reason)
         new_status = tuple(status if m else s for m, s in zip(mask, self.status, strict=True))
