@@ -139,7 +139,8 @@ def measure(
         there are too few voxels.
     """
     voxel = tomogram.grid.voxel_nm
-    out = {name: np.array(vesicles.features.get(name, np.full(len(vesicles), np.nan)), dtype=float) for name in FEATURES}
+    unknown = np.full(len(vesicles), np.nan)
+    out = {name: np.array(vesicles.features.get(name, unknown), dtype=float) for name in FEATURES}
     half = HALF_BILAYER_NM / voxel
     middle = np.where(np.isfinite(vesicles.membrane_radii_vox), vesicles.membrane_radii_vox, vesicles.radii_vox - half)
     middle = np.maximum(middle, 0.5)

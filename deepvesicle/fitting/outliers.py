@@ -19,7 +19,8 @@ from deepvesicle.vesicles import Status, Vesicles
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-#: A sphere the network is this sure of is not rejected for its looks; nor is one without a score, which a person placed.
+#: A sphere the network is this sure of is not rejected for its looks; nor is one without a score, which a person
+#: placed.
 CONFIDENT_SCORE = 0.9
 #: A sphere without a membrane and with a score below this is rejected.
 LOW_SCORE = 0.5
@@ -147,7 +148,9 @@ def _duplicates(vesicles: Vesicles) -> tuple[Mask, list[str]]:
     failed = np.nan_to_num(_feature(vesicles, "fit_failed")) > 0
     score = np.nan_to_num(vesicles.scores, nan=1.0)
     depth = np.nan_to_num(_feature(vesicles, "membrane_z"))
-    quality = [(bool(m), not f, round(float(s), 1), float(z)) for m, f, s, z in zip(manual, failed, score, depth, strict=True)]
+    quality = [
+        (bool(m), not f, round(float(s), 1), float(z)) for m, f, s, z in zip(manual, failed, score, depth, strict=True)
+    ]
     rejected = np.zeros(len(vesicles), dtype=bool)
     reasons = [""] * len(vesicles)
     # The best first, so that in a chain of duplicates the winner of one pair is not the loser of another.
@@ -236,10 +239,10 @@ def _traits(vesicles: Vesicles, rows: Mask) -> list[_Trait]:
         # Real populations mix vesicles of 20 and 60 nm.
         _Trait("radius", size, 0.4),
         _Trait("membrane thickness", vesicles.grid.length_to_nm(vesicles.thickness_vox), 0.6),
-        _Trait("membrane density", membrane, 0.35 * abs(level(membrane)) + 0.05),
-        _Trait("contrast", contrast, 0.4 * abs(level(contrast)) + 0.05),
-        _Trait("membrane profile", np.minimum(alike, level(alike)), 0.6),
-        _Trait("roundness", np.maximum(uneven, level(uneven)), 0.4),
+        _Trait("membrane density", membrane, 0.25 * abs(level(membrane)) + 0.05),
+        _Trait("contrast", contrast, 0.3 * abs(level(contrast)) + 0.05),
+        _Trait("membrane profile", np.minimum(alike, level(alike)), 0.5),
+        _Trait("roundness", np.maximum(uneven, level(uneven)), 0.35),
     ]
     return [t for t in found if np.isfinite(t.values[rows]).sum() >= MIN_POPULATION]
 
@@ -247,9 +250,9 @@ def _traits(vesicles: Vesicles, rows: Mask) -> list[_Trait]:
 def robust_distances(values: Floats, tolerances: Floats) -> Floats:
     """Squared robust Mahalanobis distances of the rows of a table from its bulk.
 
-    Location and scatter come from the half of the rows nearest the medians, refined by concentration steps (the FAST-MCD
-    idea; Rousseeuw and Van Driessen, Technometrics 41 (1999) 212-223), in units of MAD or tolerance, whichever is
-    larger. With few rows the scatter is drawn towards a diagonal one and widened.
+    Location and scatter come from the half of the rows nearest the medians, refined by concentration steps (the
+    FAST-MCD idea; Rousseeuw and Van Driessen, Technometrics 41 (1999) 212-223), in units of MAD or tolerance,
+    whichever is larger. With few rows the scatter is drawn towards a diagonal one and widened.
 
     Parameters
     ----------

@@ -271,7 +271,8 @@ def working_binning(voxel_nm: float) -> int:
 
 def shell_template(offsets_nm: Floats, sigma_nm: float = 2.2) -> Floats:
     """The profile across a membrane before it is known: a dark line between bright fringes (second derivative of a
-    Gaussian), -1 at its middle, with no mean."""
+    Gaussian), -1 at its middle, with no mean.
+    """
     x2 = (np.asarray(offsets_nm) / sigma_nm) ** 2
     return np.asarray((x2 - 1) * np.exp(-x2 / 2))
 

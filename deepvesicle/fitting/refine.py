@@ -48,6 +48,15 @@ MAX_SCALE = 1.5
 MIN_SIGNIFICANCE = 5.0
 #: Rounds with the profile learned from the tomogram.
 _LEARNED_ROUNDS = 2
+_FITTED_COLUMNS = (
+    "centres_vox",
+    "radii_vox",
+    "membrane_radii_vox",
+    "thickness_vox",
+    "sigma_centres_vox",
+    "sigma_radii_vox",
+)
+#: Where profiles are compared, about the middle of the membrane.
 _PROFILE_NM = np.arange(-14.0, 14.01, 0.25)
 
 
@@ -111,7 +120,7 @@ def refine(
     )
     rejected = vesicles.has_status(Status.REJECTED)
     fixed = vesicles.has_status(Status.MANUAL)
-    free = np.flatnonzero(~fixed & ~rejected)
+    free = [int(row) for row in np.flatnonzero(~fixed & ~rejected)]
     template = Template.generic()
     total = len(free) * (_LEARNED_ROUNDS + 1)
     for turn in range(_LEARNED_ROUNDS + 1):
@@ -248,7 +257,7 @@ def _mean_profile(work: _Work) -> Floats | None:
     return np.asarray(np.average(scaled / depth[:, None], axis=0, weights=trust[rows]))
 
 
-def _learn(work: _Work, rows: NDArray[np.intp], old: Template) -> Template:
+def _learn(work: _Work, rows: list[int], old: Template) -> Template:
     """The template from all fits so far, drawn to the general one where there are few."""
     profile = _mean_profile(work)
     if profile is None:
@@ -262,7 +271,7 @@ def _learn(work: _Work, rows: NDArray[np.intp], old: Template) -> Template:
     return Template(new.offsets_nm, share * new.values + (1 - share) * Template.generic().values)
 
 
-def _failures(work: _Work, rows: NDArray[np.intp], voxel_nm: float) -> dict[int, str]:
+def _failures(work: _Work, rows: list[int], voxel_nm: float) -> dict[int, str]:
     """Fits that are no good, with the reason; they get their start sphere back."""
     reasons: dict[int, str] = {}
     for row in rows:
@@ -272,16 +281,16 @@ def _failures(work: _Work, rows: NDArray[np.intp], voxel_nm: float) -> dict[int,
         # The further the search went, the more chances it had to find something in the noise.
         needed = MIN_SIGNIFICANCE + 5 * (moved / start + abs(float(np.log(work.radii[row] / start))))
         if fit is None:
-            reasons[int(row)] = "not fitted: too little of it lies in the tomogram"
+            reasons[row] = "not fitted: too little of it lies in the tomogram"
         elif moved > MAX_MOVE * start:
-            reasons[int(row)] = f"not fitted: the centre ran away by {moved * voxel_nm:.1f} nm"
+            reasons[row] = f"not fitted: the centre ran away by {moved * voxel_nm:.1f} nm"
         elif not 1 / MAX_SCALE < work.radii[row] / start < MAX_SCALE:
-            reasons[int(row)] = (
+            reasons[row] = (
                 f"not fitted: the radius ran from {start * voxel_nm:.1f} to {work.radii[row] * voxel_nm:.1f} nm"
             )
         elif fit.amplitude <= 0 or fit.significance < needed:
-            reasons[int(row)] = f"no membrane found (contrast {fit.significance:.1f} standard errors)"
-        if int(row) in reasons:
+            reasons[row] = f"no membrane found (contrast {fit.significance:.1f} standard errors)"
+        if row in reasons:
             work.centres[row], work.radii[row] = work.start_centres[row], work.start_radii[row]
     return reasons
 
@@ -290,7 +299,7 @@ def _table(
     tomogram: Tomogram,
     vesicles: Vesicles,
     work: _Work,
-    free: NDArray[np.intp],
+    free: list[int],
     failed: dict[int, str],
     thickness: Floats,
     settings: RefinementSettings,
@@ -301,10 +310,7 @@ def _table(
     fitted = np.zeros(len(vesicles), dtype=bool)
     fitted[free] = True
     fitted[list(failed)] = False
-    columns = {
-        name: np.array(getattr(vesicles, name))
-        for name in ("centres_vox", "radii_vox", "membrane_radii_vox", "thickness_vox", "sigma_centres_vox", "sigma_radii_vox")
-    }
+    columns = {name: np.array(getattr(vesicles, name)) for name in _FITTED_COLUMNS}
     columns["centres_vox"][fitted] = work.centres[fitted]
     columns["membrane_radii_vox"][fitted] = work.radii[fitted]
     columns["thickness_vox"][fitted] = thickness[fitted]
@@ -331,9 +337,9 @@ def _table(
     status = list(vesicles.status)
     reasons = list(vesicles.reasons)
     for row in free:
-        if int(row) in failed:
+        if row in failed:
             status[row] = Status.DOUBTFUL
-            reasons[row] = "; ".join(part for part in (reasons[row], failed[int(row)]) if part)
+            reasons[row] = "; ".join(part for part in (reasons[row], failed[row]) if part)
         elif status[row] is Status.PROPOSED:
             status[row] = Status.REFINED
     # Profiles of failed fits are about another sphere than the one that is kept.

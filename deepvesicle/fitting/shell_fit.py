@@ -1,8 +1,8 @@
 """Least-squares fit of a shell with a known cross-section to a polar table of grey values.
 
-Model: the grey value of patch p at radius rho is ``b + a w_p g(rho - s_p)``, with g the profile across the membrane, w_p
-how well membranes facing that way are resolved, and ``s_p = n_p.d + sqrt(R^2 - d^2 + (n_p.d)^2)`` the distance from the
-rays' origin to a sphere of radius R whose centre is displaced by d. Patches that disagree with the sphere are given
+Model: the grey value of patch p at radius rho is ``b + a w_p g(rho - s_p)``, with g the profile across the membrane,
+w_p how well membranes facing that way are resolved, and ``s_p = n_p.d + sqrt(R^2 - d^2 + (n_p.d)^2)`` the distance from
+the rays' origin to a sphere of radius R whose centre is displaced by d. Patches that disagree with the sphere are given
 less weight (Tukey's biweight; Holland and Welsch, Commun. Stat. A6 (1977) 813-827). The covariance is the sandwich
 estimate over patches (White, Econometrica 48 (1980) 817-838), so correlated noise within a patch does no harm.
 """

@@ -43,7 +43,8 @@ def shell_tomogram(
     axes = np.ogrid[tuple(slice(0, n) for n in shape_zyx)]
     for centre, radius in zip(centres_vox, middle_radii_vox, strict=True):
         distance = np.sqrt(sum((a - c) ** 2 for a, c in zip(axes, centre, strict=True)))
-        signal += np.where(np.abs(distance - radius) * voxel_nm < 14, line_profile((distance - radius) * voxel_nm, voxel_nm), 0)
+        offset = (distance - radius) * voxel_nm
+        signal += np.where(np.abs(offset) < 14, line_profile(offset, voxel_nm), 0)
     mask = wedge_mask(shape_zyx, half_range_deg)
     signal = np.fft.irfftn(np.fft.rfftn(signal) * mask, s=shape_zyx, axes=(0, 1, 2))
     noise = np.fft.irfftn(np.fft.rfftn(rng.normal(size=shape_zyx)) * mask, s=shape_zyx, axes=(0, 1, 2))
