@@ -24,7 +24,7 @@ CELL = 0.25
 #: The vote is held for spheres and for masks that are squashed along z: space is stretched by these factors.
 STRETCHES = (1.0, 1.4)
 #: A centre needs votes from this share of a full sphere's surface.
-MIN_VOTES = 0.25
+MIN_VOTES = 0.2
 
 
 def broken_shells(
@@ -152,12 +152,12 @@ def _peaks_at(points: Floats, outward: Floats, radius: float, shape: Floats) -> 
 
 def _refined(points: Floats, outward: Floats, tree: cKDTree, start: Spheroid) -> Spheroid | None:
     """Fit to the surface points near the sphere whose normals point away from its centre."""
-    for _ in range(2):
+    for inner, outer in ((0.7, 1.35), (0.82, 1.22), (0.88, 1.14)):  # from a coarse vote to a surface
         index = np.array(tree.query_ball_point(start.centre, 1.5 * start.radius), dtype=int)
         stretch = np.sqrt(start.squash2)
         step = (points[index] - start.centre) * np.array([stretch, 1.0, 1.0])
         distance = np.linalg.norm(step, axis=1)
-        near = (distance > 0.7 * start.radius) & (distance < 1.35 * start.radius)
+        near = (distance > inner * start.radius) & (distance < outer * start.radius)
         near &= np.sum(step * _stretched(outward[index], stretch), axis=1) > 0.7 * distance
         fitted = fit_spheroid(points[index[near]], start)
         if fitted is None or np.linalg.norm(fitted.centre - start.centre) > 0.6 * start.radius:

@@ -17,6 +17,8 @@ Floats = NDArray[np.float64]
 
 #: Square of equatorial radius over half height: where the fit starts, how firmly it is held there, and its bounds.
 SQUASH2_PRIOR, SQUASH2_RANGE = 1.2, (0.8, 5.0)
+#: Weight of that start, as a share of the points.
+PRIOR_WEIGHT = 0.002
 
 
 @dataclass
@@ -114,8 +116,9 @@ def fit_spheroid(points: Floats, start: Spheroid, rounds: int = 6) -> Spheroid |
         total = weights.sum()
         if total < 8:
             return None
-        # The squash is weakly known where a cap is missing: a prior worth a few per cent of the points holds it.
-        ridge[0, 3], target[0] = np.sqrt(0.02 * total), np.sqrt(0.02 * total) * SQUASH2_PRIOR
+        # The squash is weakly known where a cap is missing: a faint prior holds it there and nowhere else.
+        ridge[0, 3] = np.sqrt(PRIOR_WEIGHT * total)
+        target[0] = ridge[0, 3] * SQUASH2_PRIOR
         root = np.sqrt(weights)
         design = np.column_stack([2 * uz, 2 * uy, 2 * ux, -(uz**2), np.ones_like(uz)]) * root[:, None]
         right = (ux**2 + uy**2) * root
