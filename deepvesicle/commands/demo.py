@@ -51,7 +51,7 @@ def demo(
     for line in summary_lines(vesicles):
         print(line)
     print("against the truth (vesicles wholly in view):")
-    print(score.to_text())
+    print(score.text())
     for name, path in (
         ("tomogram", sample["tomogram"]),
         ("IMOD model", results["model"]),

@@ -6,6 +6,8 @@ Two or more levels, two 3x3x3 convolutions with batch norm and ReLU at each, con
 from __future__ import annotations
 
 import os
+import sys
+import tempfile
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -79,9 +81,26 @@ def plan_ranges(levels: int) -> Ranges:
 
 
 def quiet_tensorflow() -> None:
-    """Keep TensorFlow's start-up messages away from the terminal, unless the user has set their level."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    """Import Keras and its backend without the start-up messages that TensorFlow writes past Python's stderr.
+
+    They are shown where the import fails, or where the user has set TF_CPP_MIN_LOG_LEVEL.
+    """
+    if "keras" in sys.modules or "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as messages:
+        os.dup2(messages.fileno(), 2)
+        try:
+            import keras  # noqa: F401
+        except BaseException:
+            messages.seek(0)
+            os.write(kept, messages.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def build_unet(shape: UNetShape) -> Any:
