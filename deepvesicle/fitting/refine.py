@@ -47,7 +47,7 @@ MAX_SCALE = 1.5
 #: deep as possible reach about 4 in noise alone.
 MIN_SIGNIFICANCE = 5.0
 #: Rounds with the profile learned from the tomogram.
-_LEARNED_ROUNDS = 2
+_LEARNED_ROUNDS = 1
 _FITTED_COLUMNS = (
     "centres_vox",
     "radii_vox",
@@ -179,7 +179,7 @@ def _fit_one(
         return
     if coarse:
         radius_nm = radius * voxel
-        step = max(0.5 * voxel * binning, 0.025 * radius_nm)
+        step = max(0.75 * voxel * binning, 0.025 * radius_nm)
         radii_nm = np.arange(0.25 * radius_nm, 1.75 * radius_nm + TEMPLATE_REACH_NM, step)
         table = sample_polar(box, centre, radii_nm / voxel, set_, masks=masks)
         shifts = np.arange(0.35, 1.76, 0.03) * radius_nm
@@ -192,7 +192,7 @@ def _fit_one(
         if np.linalg.norm(fit.displacement_nm) < MAX_MOVE * radius_nm and fit.amplitude > 0:
             displacement, found = fit.displacement_nm, fit.radius_nm
         centre, radius = centre + displacement / voxel, found / voxel
-    step = min(0.5 * voxel * binning, 0.8)
+    step = min(0.5 * voxel * binning, 1.0)
     window = np.arange(-np.ceil((TEMPLATE_REACH_NM + SLACK_NM) / step), np.ceil(14.0 / step) + 1) * step
     shifts = np.arange(-SLACK_NM, SLACK_NM + 1e-9, 0.25)
     start_nm = work.start_radii[row] * voxel
