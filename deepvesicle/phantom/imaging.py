@@ -83,7 +83,7 @@ def random_imaging(rng: np.random.Generator) -> Imaging:
     step = rng.uniform(1.5, 3.0)
     tilts = np.arange(-half, half + 1e-6, step) + rng.uniform(-6, 6)
     name = str(rng.choice(FILTERS, p=(0.4, 0.25, 0.25, 0.1)))
-    strength = {"gaussian": rng.uniform(0.5, 1.4), "diffusion": float(rng.integers(3, 16))}.get(name, 0.0)
+    strength = {"gaussian": rng.uniform(0.5, 1.4 if rng.random() < 0.75 else 2.4), "diffusion": float(rng.integers(3, 16))}.get(name, 0.0)
     plate = rng.random() < 0.12
     contrast = rng.uniform(0.3, 1.3) if rng.random() < 0.8 else rng.uniform(1.3, 3.5)
     return Imaging(

@@ -107,9 +107,9 @@ class _Builder:
         rng = self.rng
         self._cytosol(rng.uniform(0.15, 0.9))
         self._plasma_membranes(int(rng.integers(0, 3)))
-        if rng.random() < 0.3:
+        if rng.random() < 0.45:
             self._mitochondrion()
-        for _ in range(int(rng.poisson(1.0))):
+        for _ in range(int(rng.poisson(1.4))):
             self._tubule()
         for _ in range(int(rng.poisson(1.2))):
             self._microtubule()
@@ -124,7 +124,7 @@ class _Builder:
         volume = float(np.prod(self.size)) / 1e6
         count = int(min(rng.uniform(2, 18) * volume, 400))
         self._crowd(Kind.SYNAPTIC, count, lambda: float(np.clip(rng.normal(mean, spread), 12.5, 31)))
-        self._complexes(int(rng.poisson(6)))
+        self._complexes(rng.uniform(0, 2.0) if rng.random() < 0.7 else rng.uniform(2, 8))
         self._extras()
 
     def liposomes(self) -> None:
@@ -141,7 +141,7 @@ class _Builder:
             self._nested()
         if rng.random() < 0.3:
             self._tubule()
-        self._complexes(int(rng.poisson(2)))
+        self._complexes(rng.uniform(0, 1.0))
         self._extras()
 
     def shells(self) -> None:
@@ -154,16 +154,18 @@ class _Builder:
 
     def no_vesicles(self) -> None:
         rng = self.rng
-        self._cytosol(rng.uniform(0.1, 1.0))
-        self._plasma_membranes(int(rng.integers(0, 4)))
+        self._cytosol(rng.uniform(0.1, 1.0) if rng.random() < 0.6 else rng.uniform(1.0, 2.5))
+        self._plasma_membranes(int(rng.integers(0, 3)))
         if rng.random() < 0.5:
             self._mitochondrion()
         for _ in range(int(rng.integers(0, 5))):
             self._tubule()
-        for _ in range(int(rng.integers(0, 9))):
+        for _ in range(int(rng.integers(0, 6))):
             self._microtubule()
+        if rng.random() < 0.4:
+            self._bundle(int(rng.integers(3, 40)))
         self._actin(int(rng.integers(0, 25)))
-        self._complexes(int(rng.poisson(25)))
+        self._complexes(rng.uniform(0, 25))
         self._extras()
 
     # -- parts -------------------------------------------------------------------------------------------------------
@@ -273,6 +275,19 @@ class _Builder:
         curve = self._random_line(20000.0, 4.0 if upright else 0.3)
         self._tube(curve, self.rng.uniform(9.5, 11.0), Bilayer(4.5, self.rng.uniform(1.0, 1.6)), 0.05, 0.1)
 
+    def _bundle(self, count: int) -> None:
+        """Parallel microtubules, as in spindles and axons, in any direction."""
+        rng = self.rng
+        heading = rng.normal(0, 1, 3) * (rng.choice([0.2, 1.0, 5.0]), 1, 1)
+        middle = rng.uniform(0.3, 0.7, 3) * self.size
+        spread = rng.uniform(12, 25) * np.sqrt(count)
+        length = 2 * float(np.linalg.norm(self.size))
+        for _ in range(count):
+            tilted = heading + rng.normal(0, 0.05, 3) * np.linalg.norm(heading)
+            start = middle + rng.normal(0, spread, 3) - tilted / np.linalg.norm(tilted) * length / 2
+            curve = random_curve(rng, start, tilted, length, 20000.0)
+            self._tube(curve, rng.uniform(9.5, 11.0), Bilayer(4.5, rng.uniform(1.0, 1.6)), 0.05, 0.1)
+
     def _tube(self, curve: NDArray[np.float64], radius: float, wall: Bilayer, lumen: float, keep: float) -> None:
         curve = curve[(curve[:, 0] > self.slab[0] + radius) & (curve[:, 0] < self.slab[1] - radius)]
         if len(curve) < 3:
@@ -287,14 +302,17 @@ class _Builder:
         for _ in range(count):
             add_tube(self.canvas, self._random_line(9000.0, 0.4), 1.0, Bilayer(6.0, self.rng.uniform(0.3, 0.7)), 0.0, 1.0)
 
-    def _complexes(self, count: int) -> None:
-        """Ribosome-like blobs, hollow protein shells and rings at true scale: round, but no vesicles."""
+    def _complexes(self, density: float) -> None:
+        """Ribosome-like blobs, hollow protein shells and rings at true scale: round, but no vesicles.
+
+        `density` is the number in a cube of 100 nm; 8 to 20 are usual for ribosomes in a busy cytoplasm.
+        """
         rng = self.rng
-        for _ in range(count):
+        for _ in range(int(rng.poisson(density * float(np.prod(self.size)) / 1e6))):
             centre = rng.uniform(0, 1, 3) * self.size
             if not self.slab[0] < centre[0] < self.slab[1] or self.taken[self._voxel(centre)]:
                 continue
-            if rng.random() < 0.7:
+            if rng.random() < 0.85:
                 for _ in range(3):
                     add_ball(self.canvas, centre + rng.normal(0, 4, 3), rng.uniform(5, 9), rng.uniform(0.4, 0.9))
             else:
