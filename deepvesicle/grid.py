@@ -173,7 +173,15 @@ class Tomogram(_Volume):
 
 @dataclass(frozen=True)
 class Probability(_Volume):
-    """Per-voxel probability (0..1) of being inside a vesicle, outer membrane edge included."""
+    """Per-voxel probability of being inside a vesicle, outer membrane edge included.
+
+    `data` holds 0..1 as floats, or 0..255 as uint8, which is how the network's result is kept.
+    """
+
+    def values(self) -> NDArray[np.float32]:
+        """0..1 as float32 (z, y, x), whatever the storage."""
+        scale = 1 / 255 if self.data.dtype == np.uint8 else 1.0
+        return self.data.astype(np.float32) * np.float32(scale)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,9 @@ SHAPE_ZYX, VOXEL_NM, CONTRAST, MAX_TILT_DEG, SEED = (96, 176, 176), 2.2, 0.8, 60
 
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("demo"),
-    model: Annotated[str, typer.Option(help="Network: the name of a shipped one, or the folder of your own.")] = "default",
+    model: Annotated[
+        str, typer.Option(help="Network: the name of a shipped one, or the folder of your own.")
+    ] = "default",
     seed: Annotated[int, typer.Option(help="Another seed simulates another synapse.")] = SEED,
     overwrite: OverwriteOption = False,
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -14,17 +14,17 @@ KINDS = "synapse, liposomes, shells or no_vesicles"
 
 def phantom(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
-    shape: Annotated[
-        tuple[int, int, int], typer.Option(metavar="Z Y X", help="Size in voxels.")
-    ] = (96, 192, 192),
+    shape: Annotated[tuple[int, int, int], typer.Option(metavar="Z Y X", help="Size in voxels.")] = (96, 192, 192),
     voxel_size: Annotated[float, typer.Option("--voxel-size", metavar="NM", help="Voxel size in nm.")] = 2.2,
     kind: Annotated[str, typer.Option(help=f"What is simulated: {KINDS}.")] = "synapse",
     contrast: Annotated[
-        Optional[float],
-        typer.Option(metavar="D", help="Contrast of the membranes over the noise per voxel (d'); real data: 0.35 to 1."),
+        float | None,
+        typer.Option(
+            metavar="D", help="Contrast of the membranes over the noise per voxel (d'); real data: 0.35 to 1."
+        ),
     ] = None,
     max_tilt: Annotated[
-        Optional[float], typer.Option(metavar="DEGREES", help="Highest tilt; a random one of 42 to 66 by default.")
+        float | None, typer.Option(metavar="DEGREES", help="Highest tilt; a random one of 42 to 66 by default.")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same phantom.")] = 1,
     overwrite: OverwriteOption = False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,7 +21,7 @@ _ENDINGS = (".gz", ".mrc", ".rec", ".nad", ".map", ".st")
 def segment(
     tomogram: TomogramArgument,
     output: Annotated[
-        Optional[Path], typer.Option("--output", "-o", help="Folder for the results; the tomogram's own by default.")
+        Path | None, typer.Option("--output", "-o", help="Folder for the results; the tomogram's own by default.")
     ] = None,
     model: Annotated[
         str, typer.Option(help="Network: the name of a shipped one, or the folder of your own.")
@@ -29,23 +29,29 @@ def segment(
     voxel_size: VoxelSizeOption = None,
     invert: InvertOption = False,
     mask: Annotated[
-        Optional[Path],
-        typer.Option(help="Cell outline: closed contours (.mod) or a label volume; only vesicles centred inside count."),
+        Path | None,
+        typer.Option(
+            help="Cell outline: closed contours (.mod) or a label volume; only vesicles centred inside count."
+        ),
     ] = None,
-    min_radius: Annotated[Optional[float], typer.Option(metavar="NM", help="Smallest outer radius.  [default: 12]")] = None,
-    max_radius: Annotated[Optional[float], typer.Option(metavar="NM", help="Largest outer radius.  [default: 100]")] = None,
+    min_radius: Annotated[
+        float | None, typer.Option(metavar="NM", help="Smallest outer radius, by default 12.")
+    ] = None,
+    max_radius: Annotated[
+        float | None, typer.Option(metavar="NM", help="Largest outer radius, by default 100.")
+    ] = None,
     threshold: Annotated[
-        Optional[float], typer.Option(help="Probability from which a voxel counts; the model's own by default.")
+        float | None, typer.Option(help="Probability from which a voxel counts; the model's own by default.")
     ] = None,
     save_probability: Annotated[
         bool, typer.Option("--save-probability", help="Also write the network's probability (MRC).")
     ] = False,
     from_probability: Annotated[
-        Optional[Path], typer.Option(metavar="MRC", help="Use a probability written earlier; the network is not run.")
+        Path | None, typer.Option(metavar="MRC", help="Use a probability written earlier; the network is not run.")
     ] = None,
     overwrite: OverwriteOption = False,
     settings: Annotated[
-        Optional[Path], typer.Option(metavar="TOML", help="File with settings; options on the command line win.")
+        Path | None, typer.Option(metavar="TOML", help="File with settings; options on the command line win.")
     ] = None,
 ) -> None:
     """Find the vesicles of a tomogram: IMOD model, labels, table, overview picture and run record."""
@@ -106,9 +112,7 @@ def run(
         inputs["mask"] = mask
     if from_probability is not None:
         inputs["probability"] = from_probability
-    record = RunRecord.start(
-        "segment", settings, inputs, voxel_nm=volume.grid.voxel_nm, voxel_source=voxel_source
-    )
+    record = RunRecord.start("segment", settings, inputs, voxel_nm=volume.grid.voxel_nm, voxel_source=voxel_source)
     region = read_region(mask, volume.grid) if mask is not None else None
     probability = read_probability(from_probability) if from_probability is not None else None
     warnings = list(volume.notes)
@@ -120,9 +124,7 @@ def run(
     for text in warnings:
         warn(text)
     with stage_progress() as progress:
-        result = find(
-            volume, settings, network=network, probability=probability, region=region, progress=progress
-        )
+        result = find(volume, settings, network=network, probability=probability, region=region, progress=progress)
     vesicles = result.vesicles
     if "probability" in paths:
         write_probability(paths["probability"], result.probability, overwrite=overwrite)

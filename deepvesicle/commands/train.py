@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,11 +16,13 @@ def train(
     steps: Annotated[int, typer.Option(help="Training steps in all.")] = 5500,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the folder.")] = False,
     minutes: Annotated[
-        Optional[float], typer.Option(help="Stop after this time, with a checkpoint; go on later with --resume.")
+        float | None, typer.Option(help="Stop after this time, with a checkpoint; go on later with --resume.")
     ] = None,
     levels: Annotated[int, typer.Option(min=1, max=5, help="Times the U-Net halves its resolution.")] = 3,
     filters: Annotated[int, typer.Option(min=2, max=128, help="Filters of the first level.")] = 16,
-    voxel_size: Annotated[float, typer.Option("--voxel-size", metavar="NM", help="Voxel size the network works at.")] = 2.2,
+    voxel_size: Annotated[
+        float, typer.Option("--voxel-size", metavar="NM", help="Voxel size the network works at.")
+    ] = 2.2,
     patch: Annotated[int, typer.Option(min=16, metavar="VOXELS", help="Edge of a training patch.")] = 48,
     batch: Annotated[int, typer.Option(min=1, help="Patches per step.")] = 4,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate of Adam.")] = 1.5e-3,
@@ -38,7 +40,9 @@ def train(
 
     shape = UNetShape(levels, filters)
     if patch % shape.alignment_vox:
-        raise UsageError(f"--patch {patch} does not fit {levels} levels", expected=f"a multiple of {shape.alignment_vox}")
+        raise UsageError(
+            f"--patch {patch} does not fit {levels} levels", expected=f"a multiple of {shape.alignment_vox}"
+        )
     if precision not in ("float32", "mixed_bfloat16"):
         raise UsageError(f"--precision {precision} is unknown", expected="float32 or mixed_bfloat16")
     if checkpoint_path(output).exists() and not resume:
@@ -81,9 +85,11 @@ def model_card(settings: TrainingSettings, last: dict[str, Any], threshold: floa
     from deepvesicle.network.patches import ORIGINAL_VOXEL_NM, SCENE_SHARES, ZOOM
 
     shares = ", ".join(f"{name} {share:.0%}" for name, share in SCENE_SHARES.items())
+    shape = settings.shape
+    finest, coarsest = ORIGINAL_VOXEL_NM
     return f"""# Model card
 
-A 3D U-Net (csbdeep blocks) of {settings.shape.levels} levels and {settings.shape.filters} filters that gives every voxel of
+A 3D U-Net (csbdeep blocks) of {shape.levels} levels and {shape.filters} filters that gives every voxel of
 {settings.voxel_nm:g} nm the probability of lying inside a vesicle, outer membrane edge included.
 
 ## Trained on
@@ -92,22 +98,25 @@ Phantoms made on the fly with `deepvesicle.phantom`, nothing else: no real tomog
 another network.
 
 - scenes: {shares}
-- voxel size of the originals {ORIGINAL_VOXEL_NM[0]:g} to {ORIGINAL_VOXEL_NM[1]:g} nm, rescaled to the network's with a zoom of {ZOOM[0]:g} to {ZOOM[1]:g}
-- outer radii 12.5 to 95 nm, tilt ranges +-42 to +-66 degrees in steps of 1.5 to 3, defocus 1.8 to 9 um (or phase plate), d' 0.3 to 3.5
+- voxel size of the originals {finest:g} to {coarsest:g} nm, rescaled to the network's with a zoom of
+  {ZOOM[0]:g} to {ZOOM[1]:g}
+- outer radii 12.5 to 95 nm, tilt ranges +-42 to +-66 degrees in steps of 1.5 to 3, defocus 1.8 to 9 um (or phase
+  plate), d' 0.3 to 3.5
 - unfiltered, Gaussian, median and anisotropically diffused; floating point and clipped 8 bit
 - augmentation: flips, quarter turns about z, blur, noise, grey gradients, gain and offset
 
 ## Training
 
-- {last['step']:.0f} of {settings.steps} steps of {settings.batch} patches of {settings.patch_vox}^3 voxels, {last['seconds'] / 60:.0f} minutes in all
-- Adam, highest rate {settings.learning_rate:g}, cosine decay; loss: binary cross-entropy + 1 - Dice; {settings.precision};
-  moving average of the weights (momentum {settings.average:g})
-- validation phantoms (seeds never trained on): Dice {dice:.3f} at threshold {threshold:g}, which is the one with the best Dice there
+- {last["step"]:.0f} of {settings.steps} steps of {settings.batch} patches of {settings.patch_vox}^3 voxels,
+  {last["seconds"] / 60:.0f} minutes in all
+- Adam, highest rate {settings.learning_rate:g}, cosine decay; {settings.precision}
+- loss: binary cross-entropy + 1 - Dice; moving average of the weights (momentum {settings.average:g})
+- validation phantoms (seeds never trained on): Dice {dice:.3f} at threshold {threshold:g}, the best one there
 
 ## Limits
 
-Small training on few cores. Vesicles under 12 nm and over 100 nm radius were not in the training; low contrast (d' under
-0.4) costs recall. Flat-lying tubes seen end-on can be taken for vesicles.
+Vesicles under 12 nm and over 100 nm radius were not in the training; low contrast (d' under 0.4) costs recall. Tubes
+seen end-on can be taken for vesicles.
 
 ## Files
 

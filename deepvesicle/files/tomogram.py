@@ -181,7 +181,7 @@ def write_labels(path: PathLike, labels: Labels, *, signed: bool = False, overwr
 
 def write_probability(path: PathLike, probability: Probability, *, overwrite: bool = False) -> None:
     """Write a probability map (0..1) as 32-bit floats, which every program reads (float16 is unknown to IMOD)."""
-    _write(path, probability.data, probability.grid, np.dtype(np.float32), overwrite)
+    _write(path, probability.values(), probability.grid, np.dtype(np.float32), overwrite)
 
 
 def read_labels(path: PathLike, grid: Grid | None = None) -> Labels:

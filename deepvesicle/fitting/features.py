@@ -34,9 +34,7 @@ MAX_OWN_NM = 0.8
 FEATURES = ("membrane_density", "lumen_density", "contrast", "profile_correlation", "inside_fraction")
 
 
-def membrane_thickness(
-    offsets_nm: Floats, profiles: Floats, halves: Floats, trust: Floats, voxel_nm: float
-) -> Floats:
+def membrane_thickness(offsets_nm: Floats, profiles: Floats, halves: Floats, trust: Floats, voxel_nm: float) -> Floats:
     """Thickness of each membrane, nm, from the profiles across it.
 
     The outer inflection point of a blurred line tells its width only together with the blur, so it is taken as one

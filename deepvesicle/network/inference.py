@@ -61,7 +61,9 @@ def measure_normalisation(tomogram: Tomogram, target: Grid) -> Normalisation:
     return Normalisation.of(samples())
 
 
-def plan_tiles(shape_zyx: tuple[int, int, int], largest: int, alignment: int) -> tuple[tuple[int, int, int], list[Region]]:
+def plan_tiles(
+    shape_zyx: tuple[int, int, int], largest: int, alignment: int
+) -> tuple[tuple[int, int, int], list[Region]]:
     """Equal tiles that cover a volume.
 
     Parameters

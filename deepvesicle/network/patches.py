@@ -110,7 +110,7 @@ def augment(
 
 
 def cut_patch(example: Example, size: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """A random cube of `size` voxels, most of them with vesicles; a volume that is too thin is mirrored at its faces."""
+    """A random cube of `size` voxels, most of them with vesicles; too thin a volume is mirrored at its faces."""
     grey, mask = example.grey, example.mask
     short = [max(0, size - n) for n in grey.shape]
     if any(short):

@@ -202,17 +202,18 @@ def train(
                 model.set_weights(state.average)
                 score = _validate(model, validation)
                 model.set_weights(state.weights)
-                row = dict(
-                    zip(
-                        HISTORY_COLUMNS,
-                        (state.step, state.seconds, state.step * settings.batch, np.mean(losses), np.mean(dices), score,
-                         settings.rate(state.step)),
-                        strict=True,
-                    )
-                )  # fmt: skip
+                row = {
+                    "step": float(state.step),
+                    "seconds": state.seconds,
+                    "patches": float(state.step * settings.batch),
+                    "loss": float(np.mean(losses)),
+                    "dice": float(np.mean(dices)),
+                    "validation_dice": score,
+                    "learning_rate": float(settings.rate(state.step)),
+                }
                 _append_history(folder / "history.csv", row)
                 if report:
-                    report({k: float(v) for k, v in row.items()})
+                    report(row)
                 losses, dices = [], []
             if timed_out:
                 break
@@ -261,7 +262,7 @@ def _validate(model: Any, examples: list[Example]) -> float:
 
 
 def calibrate_threshold(model: Any, settings: TrainingSettings) -> tuple[float, float]:
-    """The probability threshold with the best Dice on the validation phantoms, and that Dice (hard, over all voxels)."""
+    """Find the threshold with the best Dice on the validation phantoms; that Dice (hard, over all voxels), too."""
     thresholds = np.arange(0.2, 0.85, 0.05)
     both = np.zeros(len(thresholds))
     total = np.zeros(len(thresholds))

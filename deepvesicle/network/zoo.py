@@ -83,7 +83,8 @@ def model_folder(name_or_path: str | os.PathLike[str]) -> Path:
     names = sorted(p.parent.name for p in shipped.glob(f"*/{CONFIG_NAME}"))
     raise NetworkError(
         f"there is no model {str(name_or_path)!r}",
-        expected=f"a folder with {CONFIG_NAME} and {WEIGHTS_NAME}, or one of the shipped models: {', '.join(names) or 'none'}",
+        expected=f"a folder with {CONFIG_NAME} and {WEIGHTS_NAME}, or one of the shipped models: "
+        + (", ".join(names) or "none"),
     )
 
 

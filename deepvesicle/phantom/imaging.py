@@ -83,7 +83,10 @@ def random_imaging(rng: np.random.Generator) -> Imaging:
     step = rng.uniform(1.5, 3.0)
     tilts = np.arange(-half, half + 1e-6, step) + rng.uniform(-6, 6)
     name = str(rng.choice(FILTERS, p=(0.4, 0.25, 0.25, 0.1)))
-    strength = {"gaussian": rng.uniform(0.5, 1.4 if rng.random() < 0.75 else 2.4), "diffusion": float(rng.integers(3, 16))}.get(name, 0.0)
+    strength = {
+        "gaussian": rng.uniform(0.5, 1.4 if rng.random() < 0.75 else 2.4),
+        "diffusion": float(rng.integers(3, 16)),
+    }.get(name, 0.0)
     plate = rng.random() < 0.12
     contrast = rng.uniform(0.3, 1.3) if rng.random() < 0.8 else rng.uniform(1.3, 3.5)
     return Imaging(
@@ -104,7 +107,9 @@ def random_imaging(rng: np.random.Generator) -> Imaging:
     )
 
 
-def image_scene(scene: Scene, imaging: Imaging, rng: np.random.Generator, margin_vox: int = 0) -> tuple[Tomogram, Vesicles]:
+def image_scene(
+    scene: Scene, imaging: Imaging, rng: np.random.Generator, margin_vox: int = 0
+) -> tuple[Tomogram, Vesicles]:
     """The tomogram of a scene and the truth on its grid.
 
     Parameters
@@ -131,15 +136,15 @@ def image_scene(scene: Scene, imaging: Imaging, rng: np.random.Generator, margin
     signal = geometry.back_project(projections, transfer)
     tilt_cosine = np.cos(np.deg2rad(imaging.tilts_deg)).astype(np.float32)
     # the sample is thicker along the beam at high tilt, so fewer electrons arrive and noise rises
-    noise = rng.normal(0, 1, projections.shape).astype(np.float32) / np.sqrt(tilt_cosine)[:, None, None]
-    noise = geometry.back_project(noise, _ramp(imaging, geometry))
+    shot = rng.normal(0, 1, projections.shape).astype(np.float32) / np.sqrt(tilt_cosine)[:, None, None]
+    noise = geometry.back_project(shot.astype(np.float32), _ramp(imaging, geometry))
     truth = _crop_truth(scene.vesicles, signal.shape, margin_vox)
-    grey = signal + _noise_gain(signal, noise, truth, imaging.contrast, rng) * noise
-    grey = _filtered(grey, imaging)
+    gain = np.float32(_noise_gain(signal, noise, truth, imaging.contrast, rng))
+    grey: Field = _filtered((signal + gain * noise).astype(np.float32), imaging)
     grey /= max(float(grey.std()), 1e-12)
     if imaging.ramp:
         nz, ny, nx = grey.shape
-        grey = grey + np.float32(imaging.ramp) * (
+        grey += np.float32(imaging.ramp) * (
             np.linspace(-1, 1, nx, dtype=np.float32) + np.linspace(-1, 1, ny, dtype=np.float32)[:, None]
         )
     return Tomogram(np.ascontiguousarray(grey, dtype=np.float32), truth.grid), truth
@@ -244,16 +249,14 @@ def _crop_truth(vesicles: Vesicles, shape_zyx: tuple[int, ...], margin_vox: int)
     return kept.replace(ids=np.arange(1, len(kept) + 1))
 
 
-def _noise_gain(
-    signal: Field, noise: Field, truth: Vesicles, contrast: float, rng: np.random.Generator
-) -> float:
+def _noise_gain(signal: Field, noise: Field, truth: Vesicles, contrast: float, rng: np.random.Generator) -> float:
     """Gain of the noise at which the median per-voxel contrast d' of the vesicles is `contrast`.
 
     Only the equatorial belt counts, where the missing wedge leaves the membrane visible. Without vesicles the noise
     is set against the signal's SD.
     """
     noise_sd = float(noise.std())
-    whole = truth.select((truth.features["inside_fraction"] > 0.999)) if len(truth) else truth
+    whole = truth.select(truth.features["inside_fraction"] > 0.999) if len(truth) else truth
     gains = []
     for i in range(min(len(whole), 40)):
         belt = _belt(signal, whole.centres_vox[i], whole.membrane_radii_vox[i], whole.thickness_vox[i])

@@ -213,7 +213,9 @@ class _Builder:
             )
             distance = distance + (along**2 + dz**2) * np.float32(rng.normal(0, 1 / 900))
             cleft = rng.uniform(14, 35) if rng.random() < 0.7 else 0.0
-            sheet = Bilayer(self.membrane.thickness_nm * rng.uniform(0.9, 1.3), self.membrane.density * rng.uniform(0.9, 1.5))
+            sheet = Bilayer(
+                self.membrane.thickness_nm * rng.uniform(0.9, 1.3), self.membrane.density * rng.uniform(0.9, 1.5)
+            )
             if cleft:
                 gap = smooth_step(-distance, 2.0) * smooth_step(distance - np.float32(cleft), 2.0)
                 canvas.density[...] *= 1 - np.float32(rng.uniform(0.3, 1.0)) * gap
@@ -224,9 +226,14 @@ class _Builder:
             if rng.random() < 0.5:  # dense protein of an active zone, or of a postsynaptic density
                 patch = np.exp(-0.5 * ((along / np.float32(rng.uniform(40, 120))) ** 2 + (dz / np.float32(60)) ** 2))
                 layer = np.exp(-0.5 * ((distance + np.float32(rng.uniform(6, 14))) / np.float32(5)) ** 2)
-                rough = ndimage.gaussian_filter(rng.normal(0, 1, canvas.density.shape).astype(np.float32), 3 / canvas.voxel_nm)
-                rough /= rough.std()
+                rough = self._roughness(canvas.density.shape, 3.0)
                 canvas.density[...] += np.float32(rng.uniform(0.2, 0.8)) * patch * layer * np.clip(rough + 0.5, 0, None)
+
+    def _roughness(self, shape: tuple[int, ...], sigma_nm: float) -> Field:
+        """Smooth noise of SD 1."""
+        noise = self.rng.normal(0, 1, shape).astype(np.float32)
+        rough = ndimage.gaussian_filter(noise, sigma_nm / self.canvas.voxel_nm)
+        return (rough / rough.std()).astype(np.float32)
 
     def _mitochondrion(self) -> None:
         """Two membranes, a dense matrix, cristae; usually only partly in view."""
@@ -242,8 +249,8 @@ class _Builder:
         matrix = smooth_step(inner, 2.0)
         part = canvas.density[box]
         part *= 1 - np.float32(0.8) * inside
-        rough = ndimage.gaussian_filter(rng.normal(0, 1, part.shape).astype(np.float32), 2 / canvas.voxel_nm)
-        part += np.float32(rng.uniform(0.2, 0.5)) * matrix * (1 + np.float32(0.6) * rough / rough.std())
+        rough = self._roughness(part.shape, 2.0)
+        part += np.float32(rng.uniform(0.2, 0.5)) * matrix * (1 + np.float32(0.6) * rough)
         membrane = Bilayer(self.membrane.thickness_nm * 1.1, self.membrane.density * 1.2)
         part += membrane.profile(distance, canvas.voxel_nm) + membrane.profile(inner, canvas.voxel_nm)
         z, y, x = canvas.coordinates(box)
@@ -300,7 +307,9 @@ class _Builder:
 
     def _actin(self, count: int) -> None:
         for _ in range(count):
-            add_tube(self.canvas, self._random_line(9000.0, 0.4), 1.0, Bilayer(6.0, self.rng.uniform(0.3, 0.7)), 0.0, 1.0)
+            add_tube(
+                self.canvas, self._random_line(9000.0, 0.4), 1.0, Bilayer(6.0, self.rng.uniform(0.3, 0.7)), 0.0, 1.0
+            )
 
     def _complexes(self, density: float) -> None:
         """Ribosome-like blobs, hollow protein shells and rings at true scale: round, but no vesicles.
@@ -329,15 +338,21 @@ class _Builder:
         if rng.random() < 0.06:
             z, y, x = canvas.coordinates()
             angle = rng.uniform(0, 2 * np.pi)
-            edge = (y - self.size[1] / 2) * np.float32(np.sin(angle)) + (x - self.size[2] / 2) * np.float32(np.cos(angle))
+            edge = (y - self.size[1] / 2) * np.float32(np.sin(angle)) + (x - self.size[2] / 2) * np.float32(
+                np.cos(angle)
+            )
             film = smooth_step(edge + np.float32(rng.uniform(0.2, 0.5) * self.size[2]), 3.0)
             bottom = np.float32(max(self.slab[0], 0.0))
-            canvas.density[...] += film * smooth_step(z - bottom - np.float32(15), 2.0) * np.float32(rng.uniform(0.6, 1.5))
+            canvas.density[...] += (
+                film * smooth_step(z - bottom - np.float32(15), 2.0) * np.float32(rng.uniform(0.6, 1.5))
+            )
 
     # -- vesicles ----------------------------------------------------------------------------------------------------
 
     def _voxel(self, point_nm: NDArray[np.float64]) -> tuple[int, int, int]:
-        index = np.clip(np.rint(point_nm / self.canvas.voxel_nm).astype(int), 0, np.asarray(self.canvas.density.shape) - 1)
+        index = np.clip(
+            np.rint(point_nm / self.canvas.voxel_nm).astype(int), 0, np.asarray(self.canvas.density.shape) - 1
+        )
         return int(index[0]), int(index[1]), int(index[2])
 
     def _is_free(self, centre: NDArray[np.float64], outer: float, gap: float) -> bool:
@@ -360,7 +375,9 @@ class _Builder:
         stretch = np.exp(np.clip(rng.normal(0, spread, 3), -2 * spread, 2 * spread))
         axes = middle * stretch / np.prod(stretch) ** (1 / 3)
         membrane = Bilayer(thickness, self.membrane.density * rng.uniform(0.85, 1.15))
-        lumen = {Kind.SYNAPTIC: rng.uniform(0, 0.15), Kind.LIPOSOME: rng.uniform(0, 0.08)}.get(kind, rng.uniform(0, 0.2))
+        lumen = {Kind.SYNAPTIC: rng.uniform(0, 0.15), Kind.LIPOSOME: rng.uniform(0, 0.08)}.get(
+            kind, rng.uniform(0, 0.2)
+        )
         add_compartment(self.canvas, centre, axes, membrane, lumen, 0.1)
         if kind is Kind.DENSE_CORE:
             core = (middle - thickness / 2) * rng.uniform(0.6, 0.92)

@@ -61,9 +61,7 @@ def test_spheres_are_recovered(name, rng):
     assert np.all(fitted.features["membrane_density"] < 0)
     assert np.median(fitted.features["profile_correlation"]) > 0.8
     np.testing.assert_allclose(fitted.features["inside_fraction"], 1)
-    np.testing.assert_allclose(
-        fitted.radii_vox - fitted.membrane_radii_vox, fitted.thickness_vox / 2, atol=1e-9
-    )
+    np.testing.assert_allclose(fitted.radii_vox - fitted.membrane_radii_vox, fitted.thickness_vox / 2, atol=1e-9)
     assert np.all((fitted.thickness_vox * voxel >= 3) & (fitted.thickness_vox * voxel <= 9))
 
 
@@ -112,9 +110,7 @@ def test_mirrored_data_give_the_mirrored_fit(small_case, axis):
     places = start.centres_vox.copy()
     places[:, axis] = last - places[:, axis]
     plain = refine(tomogram, start, FULL)
-    mirrored = refine(
-        Tomogram(np.flip(tomogram.data, axis), tomogram.grid), start.replace(centres_vox=places), FULL
-    )
+    mirrored = refine(Tomogram(np.flip(tomogram.data, axis), tomogram.grid), start.replace(centres_vox=places), FULL)
     back = mirrored.centres_vox.copy()
     back[:, axis] = last - back[:, axis]
     np.testing.assert_allclose(back, plain.centres_vox, atol=1e-3)

@@ -27,7 +27,9 @@ def small() -> tuple[UNetShape, Any]:
     for layer in model.layers:
         if type(layer).__name__ == "BatchNormalization":
             n = layer.get_weights()[0].shape
-            layer.set_weights([rng.uniform(0.5, 1.5, n), rng.normal(0, 0.3, n), rng.normal(0, 0.3, n), rng.uniform(0.5, 2, n)])
+            layer.set_weights(
+                [rng.uniform(0.5, 1.5, n), rng.normal(0, 0.3, n), rng.normal(0, 0.3, n), rng.uniform(0.5, 2, n)]
+            )
     return shape, model
 
 

@@ -93,7 +93,9 @@ def test_noise_gives_the_contrast_asked_for(contrast: float) -> None:
 
 def test_phase_plate_and_defocus_both_give_dark_membranes_with_bright_fringes() -> None:
     for conditions in (CLEAN, replace(CLEAN, defocus_nm=500.0, phase_shift_rad=1.5)):
-        tomogram, truth = image_scene(_scene((48, 72, 72), (24.0, 36.0, 36.0), 20.0), conditions, np.random.default_rng(0))
+        tomogram, truth = image_scene(
+            _scene((48, 72, 72), (24.0, 36.0, 36.0), 20.0), conditions, np.random.default_rng(0)
+        )
         row = tomogram.data[24, 36, 36:]
         wall = int(round(truth.membrane_radii_vox[0]))
         assert row[wall] < row[wall + 4] and row[wall] < row[wall - 5]
@@ -114,7 +116,9 @@ def test_random_conditions_stay_in_range_and_every_filter_runs() -> None:
 
 
 def test_eight_bits_keep_the_picture() -> None:
-    tomogram, _ = image_scene(_scene((32, 40, 40), (16.0, 20.0, 20.0), 16.0), replace(CLEAN, contrast=0.8), np.random.default_rng(1))
+    tomogram, _ = image_scene(
+        _scene((32, 40, 40), (16.0, 20.0, 20.0), 16.0), replace(CLEAN, contrast=0.8), np.random.default_rng(1)
+    )
     stored = as_int8(tomogram, np.random.default_rng(0))
     assert stored.data.dtype == np.int8
     assert np.corrcoef(stored.data.ravel().astype(float), tomogram.data.ravel())[0, 1] > 0.99

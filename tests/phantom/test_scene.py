@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from deepvesicle.grid import Grid
 from deepvesicle.phantom.scene import SCENE_KINDS, Kind, inside_fractions, random_scene
 from deepvesicle.phantom.shapes import Bilayer, Canvas, add_ball, add_compartment, curve_distance, random_curve
-from deepvesicle.grid import Grid
 from deepvesicle.vesicles import Vesicles
 
 SHAPE = (40, 72, 88)
@@ -40,9 +40,7 @@ def test_synaptic_vesicles_do_not_overlap_and_have_measured_sizes() -> None:
     assert gaps.min() > -0.01
     synaptic = vesicles.select(vesicles.features["kind"] == Kind.SYNAPTIC)
     assert 12 <= synaptic.radii_nm.min() and synaptic.radii_nm.max() <= 31.5
-    np.testing.assert_allclose(
-        vesicles.radii_vox, vesicles.membrane_radii_vox + vesicles.thickness_vox / 2, rtol=1e-12
-    )
+    np.testing.assert_allclose(vesicles.radii_vox, vesicles.membrane_radii_vox + vesicles.thickness_vox / 2, rtol=1e-12)
 
 
 @pytest.mark.parametrize("voxel_nm", [0.9, 1.7, 2.6])
@@ -54,7 +52,10 @@ def test_painted_membrane_lies_at_its_radius(voxel_nm: float) -> None:
     distance = np.sqrt((z - centre[0]) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2)
     wall = np.average(distance, weights=np.clip(canvas.density, 0, None) / np.maximum(distance, 1) ** 2)
     assert wall == pytest.approx(18.0, abs=0.15)
-    centroid = [float(np.average(np.broadcast_to(c, distance.shape), weights=np.clip(canvas.density, 0, None))) for c in (z, y, x)]
+    centroid = [
+        float(np.average(np.broadcast_to(c, distance.shape), weights=np.clip(canvas.density, 0, None)))
+        for c in (z, y, x)
+    ]
     np.testing.assert_allclose(centroid, centre, atol=0.05 * voxel_nm + 0.05)
 
 
