@@ -52,8 +52,8 @@ class Ranges:
     """Margins round the inner tile, in voxels of each level, that each part of the network must compute.
 
     `skip[n]` is the margin at which level n's skip connection is used, `up[n]` that of level n's up-sampled input,
-    which is cut to `skip[n]`, and `input_margin` that of the network's input. From the output back to the input: a 3x3x3
-    convolution needs one voxel more, an up-sampling half of it (rounded up), a pooling twice.
+    which is cut to `skip[n]`, and `input_margin` that of the network's input. From the output back to the input: a
+    3x3x3 convolution needs one voxel more, an up-sampling half of it (rounded up), a pooling twice.
     """
 
     skip: tuple[int, ...]

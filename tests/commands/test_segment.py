@@ -1,0 +1,180 @@
+"""`deepvesicle segment` and `deepvesicle phantom` as a user runs them; the network's part is replaced by a mask."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+
+from deepvesicle.commands.main import main
+from deepvesicle.commands.segment import stem_of
+from deepvesicle.files.imod import read_vesicles_model
+from deepvesicle.files.run_record import read_run_record
+from deepvesicle.files.tables import read_vesicles_csv
+from deepvesicle.files.tomogram import read_labels, read_tomogram, write_probability, write_tomogram
+from deepvesicle.grid import Probability
+from deepvesicle.network.patches import occupancy
+from deepvesicle.network.unet import UNetShape, build_unet
+from deepvesicle.network.zoo import save_network
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A phantom written by the program, a mask of its vesicles, and an untrained model."""
+    folder = tmp_path_factory.mktemp("sample")
+    arguments = ["phantom", "-o", str(folder), "--shape", "56", "96", "112", "--contrast", "1.0", "--seed", "4"]
+    assert main([*arguments, "--max-tilt", "60"]) == 0
+    tomogram = read_tomogram(folder / "phantom_synapse_4.mrc")
+    truth = read_vesicles_csv(folder / "phantom_synapse_4_truth.csv", tomogram.grid)
+    mask = occupancy(truth, tomogram.grid)
+    write_probability(folder / "mask.mrc", Probability(mask, tomogram.grid))
+    shape = UNetShape(1, 2)
+    save_network(folder / "model", build_unet(shape), shape, voxel_nm=2.2, threshold=0.5, card="untrained")
+    return folder
+
+
+def _run(sample: Path, output: Path, *more: str) -> int:
+    return main(
+        [
+            "segment",
+            str(sample / "phantom_synapse_4.mrc"),
+            "-o",
+            str(output),
+            "--model",
+            str(sample / "model"),
+            "--from-probability",
+            str(sample / "mask.mrc"),
+            *more,
+        ]
+    )
+
+
+def test_all_results_agree_with_one_another(sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(sample, tmp_path, "--save-probability") == 0
+    printed = capsys.readouterr().out
+    stem = "phantom_synapse_4"
+    tomogram = read_tomogram(sample / f"{stem}.mrc")
+    table = read_vesicles_csv(tmp_path / f"{stem}_vesicles.csv", tomogram.grid)
+    model = read_vesicles_model(tmp_path / f"{stem}_vesicles.mod", tomogram.grid)
+    labels = read_labels(tmp_path / f"{stem}_labels.mrc", tomogram.grid)
+    record = read_run_record(tmp_path / f"{stem}_run.json")
+    assert table.accepted.sum() > 5
+    assert f"{table.accepted.sum()} vesicles" in printed
+    assert sorted(model.ids) == sorted(table.ids)
+    rows = {int(i): k for k, i in enumerate(model.ids)}
+    order = [rows[int(i)] for i in table.ids]
+    np.testing.assert_allclose(model.centres_vox[order], table.centres_vox, atol=1e-4)
+    np.testing.assert_allclose(model.radii_vox[order], table.radii_vox, atol=1e-4)
+    assert set(np.unique(labels.data)) - {0} == set(table.ids[table.accepted])
+    for identity, centre in zip(table.ids[table.accepted], table.centres_vox[table.accepted], strict=True):
+        place = tuple(np.rint(centre).astype(int))
+        if all(0 <= p < n for p, n in zip(place, labels.data.shape, strict=True)):
+            assert labels.data[place] == identity
+    assert record.counts["refined"] + record.counts["doubtful"] == table.accepted.sum()
+    assert record.voxel_nm == pytest.approx(2.2) and record.inputs["tomogram"].sha256
+    with mrcfile.open(tmp_path / f"{stem}_labels.mrc") as file:
+        assert float(file.voxel_size.x) == pytest.approx(22.0)
+        assert file.header.mode == 6
+    assert (tmp_path / f"{stem}_overview.png").stat().st_size > 10_000
+    assert json.loads((tmp_path / f"{stem}_run.json").read_text())["command"] == "segment"
+
+
+def test_existing_results_are_safe(sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(sample, tmp_path) == 0
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    assert _run(sample, tmp_path) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+    assert _run(sample, tmp_path, "--overwrite") == 0
+    table = "phantom_synapse_4_vesicles.csv"
+    assert (tmp_path / table).read_bytes() == before[table]  # the same input gives the same table
+
+
+def test_network_is_run_where_no_mask_is_given(sample: Path, tmp_path: Path) -> None:
+    arguments = [
+        "segment",
+        str(sample / "phantom_synapse_4.mrc"),
+        "-o",
+        str(tmp_path),
+        "--model",
+        str(sample / "model"),
+    ]
+    assert main([*arguments, "--threshold", "0.999", "--save-probability"]) == 0
+    probability = tmp_path / "phantom_synapse_4_probability.mrc"
+    with mrcfile.open(probability) as file:
+        assert file.data.shape == (56, 96, 112)
+        assert 0 <= file.data.min() and file.data.max() <= 1
+
+
+def test_mask_of_labels_limits_the_result(sample: Path, tmp_path: Path) -> None:
+    tomogram = read_tomogram(sample / "phantom_synapse_4.mrc")
+    half = np.zeros(tomogram.grid.shape_zyx, dtype=np.uint16)
+    half[:, :, :56] = 1
+    write_tomogram(tmp_path / "half.mrc", half, tomogram.grid)
+    assert _run(sample, tmp_path, "--mask", str(tmp_path / "half.mrc")) == 0
+    table = read_vesicles_csv(tmp_path / "phantom_synapse_4_vesicles.csv", tomogram.grid)
+    assert len(table) and np.all(table.centres_vox[:, 2] <= 55.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "word"),
+    [
+        (("--min-radius", "30", "--max-radius", "20"), 2, "--min-radius"),
+        (("--threshold", "1.5"), 2, "--threshold"),
+        (("--model", "no_such_model"), 3, "no_such_model"),
+        (("--mask", "no_such.mod"), 3, "no_such.mod"),
+        (("--settings", "no_such.toml"), 3, "no_such.toml"),
+        (("--voxel-size", "0.01"), 2, "--voxel-size"),
+        (("--from-probability", "no_such.mrc"), 3, "no_such.mrc"),
+    ],
+)
+def test_wrong_options_end_with_one_line_and_nothing_written(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], code: int, word: str
+) -> None:
+    output = tmp_path / "out"
+    assert _run(sample, output, *options) == code
+    lines = capsys.readouterr().err.strip().splitlines()
+    errors = [line for line in lines if line.startswith("error:")]
+    assert len(errors) == 1 and word in errors[0]
+    assert not output.exists() or not list(output.iterdir())
+
+
+def test_settings_file(sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text("[proposal]\nmin_radius_nm = 25.0\n")
+    assert _run(sample, tmp_path / "a", "--settings", str(path)) == 0
+    record = read_run_record(tmp_path / "a" / "phantom_synapse_4_run.json")
+    assert record.settings["proposal"]["min_radius_nm"] == 25.0
+    path.write_text("[proposal]\nmin_radius = 25.0\n")
+    capsys.readouterr()
+    assert _run(sample, tmp_path / "b", "--settings", str(path)) == 3
+    assert "min_radius_nm" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [("a.mrc", "a"), ("a.b.rec", "a.b"), ("t1.mrc.gz", "t1"), ("cell.nad", "cell"), ("x", "x"), (".mrc", ".mrc")],
+)
+def test_stems(name: str, stem: str) -> None:
+    assert stem_of(Path("folder") / name) == stem
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--kind", "brain"),
+        ("--shape", "4", "90", "90"),
+        ("--voxel-size", "90"),
+        ("--contrast", "-1"),
+        ("--max-tilt", "2"),
+    ],
+)
+def test_absurd_phantoms_are_refused(
+    tmp_path: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["phantom", "-o", str(tmp_path / "out"), *options]) == 2
+    assert options[0] in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
