@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from deepvesicle.errors import NetworkError
+from deepvesicle.fitting.evidence import MASK_SCORE, Evidence
 from deepvesicle.fitting.outliers import judge
 from deepvesicle.fitting.propose import propose
 from deepvesicle.fitting.refine import refine
@@ -51,6 +53,7 @@ def segment(
     settings: Settings,
     *,
     network: Network | None = None,
+    evidence: Evidence | None = None,
     probability: Probability | None = None,
     region: Region | None = None,
     progress: Progress | None = None,
@@ -63,6 +66,9 @@ def segment(
     settings : Settings
     network : Network, optional
         Needed where `probability` is not given; its threshold is used unless the settings name one.
+    evidence : Evidence, optional
+        Turns what is known of each sphere into its score, the probability that it is a vesicle. Without, the score is
+        the network's mean probability inside the sphere.
     probability : Probability, optional
         A mask made earlier, on any grid over the same space.
     region : Region, optional
@@ -93,10 +99,34 @@ def segment(
             progress("fit", done, total)
 
     vesicles = refine(tomogram, vesicles, settings.refinement, progress=fitted)
+    if evidence is not None:
+        vesicles = vesicles.with_features(**{MASK_SCORE: vesicles.scores})
+        vesicles = vesicles.replace(scores=evidence.probability(vesicles))
     if region is not None:
         vesicles = vesicles.select(region.contains(vesicles.centres_vox))
     vesicles = judge(vesicles, settings.outliers, settings.proposal)
     return Result(vesicles, probability)
+
+
+def evidence_of(network: Network) -> Evidence | None:
+    """The calibration of a network's scores, where its config holds one.
+
+    Raises
+    ------
+    NetworkError
+        It is there, but incomplete.
+    """
+    content = network.config.get("evidence")
+    if content is None:
+        return None
+    try:
+        return Evidence.from_json(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise NetworkError(
+            f"the evidence in the config of model {network.folder} cannot be used ({type(error).__name__}: {error})",
+            expected="bias, and middle, spread and weight of every trait",
+            remedy="Calibrate the model again, or remove the entry",
+        ) from error
 
 
 def _near(region: Region, vesicles: Vesicles) -> NDArray[np.bool_]:

@@ -32,6 +32,7 @@ FLOORS: dict[str, int] = {
     "scoring": 4,
     "report": 4,
     "pipeline": 5,
+    "calibration": 5,
     "commands": 6,
     "__main__": 7,
 }

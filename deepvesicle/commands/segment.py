@@ -102,7 +102,7 @@ def run(
     from deepvesicle.files.tomogram import read_probability, write_labels, write_probability
     from deepvesicle.fitting.rasterize import rasterize
     from deepvesicle.network.zoo import load_network
-    from deepvesicle.pipeline import counts
+    from deepvesicle.pipeline import counts, evidence_of
     from deepvesicle.pipeline import segment as find
     from deepvesicle.report.overview import write_overview
 
@@ -124,7 +124,15 @@ def run(
     for text in warnings:
         warn(text)
     with stage_progress() as progress:
-        result = find(volume, settings, network=network, probability=probability, region=region, progress=progress)
+        result = find(
+            volume,
+            settings,
+            network=network,
+            evidence=evidence_of(network),
+            probability=probability,
+            region=region,
+            progress=progress,
+        )
     vesicles = result.vesicles
     if "probability" in paths:
         write_probability(paths["probability"], result.probability, overwrite=overwrite)

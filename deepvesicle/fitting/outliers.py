@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaincc
 
+from deepvesicle.fitting.evidence import MASK_SCORE
 from deepvesicle.fitting.features import inside_fractions
 from deepvesicle.settings import OutlierSettings, ProposalSettings
 from deepvesicle.vesicles import Status, Vesicles
@@ -60,6 +61,7 @@ def judge(vesicles: Vesicles, settings: OutlierSettings, proposal: ProposalSetti
     result = _mark(result, rows, Status.REJECTED, reasons)
     rows, reasons = _overlaps(result, settings)
     result = _mark(result, rows, Status.DOUBTFUL, reasons)
+    result = _scores(result, settings)
     result = _membranes(result)
     return _likeness(result, settings)
 
@@ -185,6 +187,17 @@ def _overlaps(vesicles: Vesicles, settings: OutlierSettings) -> tuple[Mask, list
         rows[row] = True
         reasons[row] = f"overlaps vesicle {vesicles.ids[other]} by {depth:.1f} nm"
     return rows, reasons
+
+
+def _scores(vesicles: Vesicles, settings: OutlierSettings) -> Vesicles:
+    """Spheres that are probably something else, where the score is a calibrated probability."""
+    if MASK_SCORE not in vesicles.features:
+        return vesicles
+    score = vesicles.scores
+    texts = [f"probably no vesicle (score {value:.2f})" for value in score]
+    result = _mark(vesicles, score < settings.rejected_score, Status.REJECTED, texts)
+    texts = [f"perhaps no vesicle (score {value:.2f})" for value in score]
+    return _mark(result, score < settings.doubtful_score, Status.DOUBTFUL, texts)
 
 
 def _membranes(vesicles: Vesicles) -> Vesicles:

@@ -69,8 +69,10 @@ def prepare_example(tomogram: Tomogram, truth: Vesicles, voxel_nm: float) -> Exa
     return Example(normalisation.apply(grey).astype(np.float16), occupancy(truth, target))
 
 
-def random_example(rng: np.random.Generator, voxel_nm: float, size_vox: int = 128, kind: str | None = None) -> Example:
-    """A phantom under random conditions, about `size_vox` voxels wide at the network's voxel size."""
+def random_tomogram(
+    rng: np.random.Generator, voxel_nm: float, size_vox: int = 128, kind: str | None = None
+) -> tuple[Tomogram, Vesicles]:
+    """A phantom under random conditions, about `size_vox` voxels wide at the network's voxel size, and its truth."""
     if kind is None:
         kind = str(rng.choice(list(SCENE_SHARES), p=list(SCENE_SHARES.values())))
     original_nm = float(np.exp(rng.uniform(*np.log(ORIGINAL_VOXEL_NM))))
@@ -84,6 +86,12 @@ def random_example(rng: np.random.Generator, voxel_nm: float, size_vox: int = 12
     tomogram, truth = image_scene(scene, random_imaging(rng), rng, margin)
     if rng.random() < 0.4:
         tomogram = as_int8(tomogram, rng)
+    return tomogram, truth
+
+
+def random_example(rng: np.random.Generator, voxel_nm: float, size_vox: int = 128, kind: str | None = None) -> Example:
+    """`random_tomogram` at the network's voxel size, give or take a small zoom."""
+    tomogram, truth = random_tomogram(rng, voxel_nm, size_vox, kind)
     return prepare_example(tomogram, truth, voxel_nm * rng.uniform(*ZOOM))
 
 

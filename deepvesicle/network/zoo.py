@@ -34,7 +34,7 @@ class Network:
     shape : UNetShape
     weights_sha256 : str
     config : mapping
-        All of `config.json`.
+        All of `config.json`; its entry ``evidence``, where there is one, is for `deepvesicle.fitting.evidence`.
     """
 
     folder: Path
