@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from deepvesicle.fitting.evidence import Evidence, evidence_table
+from deepvesicle.errors import NetworkError
+from deepvesicle.fitting.evidence import TRAITS, Evidence, evidence_table
 from deepvesicle.fitting.propose import propose
 from deepvesicle.fitting.refine import refine
 from deepvesicle.network.patches import random_tomogram
@@ -42,6 +43,11 @@ def calibrate_scores(
         The spheres it was learned from, and ...
     true : bool array (N,)
         ... which of them are vesicles.
+
+    Raises
+    ------
+    NetworkError
+        The network finds nothing, or vesicles alone: there is nothing to tell apart.
     """
     from deepvesicle.network.inference import predict
 
@@ -64,5 +70,13 @@ def calibrate_scores(
             truths.append(true[usable])
         if progress:
             progress(i + 1, count)
-    table, true = np.concatenate(tables), np.concatenate(truths)
+    table = np.concatenate([np.zeros((0, len(TRAITS))), *tables])
+    true = np.concatenate([np.zeros(0, dtype=bool), *truths])
+    if true.all() or not true.any():
+        raise NetworkError(
+            "the scores cannot be calibrated",
+            expected="vesicles and other things among what the network finds on phantoms",
+            got=f"{true.sum()} vesicles and {(~true).sum()} others",
+            remedy="Train longer, or use more phantoms (--calibrate), or none (--calibrate 0)",
+        )
     return Evidence.learn(table, true), table, true

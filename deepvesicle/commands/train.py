@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from deepvesicle.network.training import TrainingSettings
+    from deepvesicle.network.zoo import Network
 
 
 def train(
@@ -29,9 +30,14 @@ def train(
     precision: Annotated[
         str, typer.Option(help="float32, or mixed_bfloat16 where the processor or GPU computes with it.")
     ] = "float32",
+    calibrate: Annotated[
+        int, typer.Option(min=0, metavar="PHANTOMS", help="Phantoms on which the scores are calibrated; 0: not at all.")
+    ] = 40,
     seed: Annotated[int, typer.Option(help="Of the phantoms and of the first weights.")] = 1,
 ) -> None:
     """Train a network on phantoms made on the fly, and write it as a model folder."""
+    from deepvesicle.calibration import calibrate_scores
+    from deepvesicle.commands.console import progress
     from deepvesicle.errors import UsageError
     from deepvesicle.network.training import TrainingSettings, calibrate_threshold, checkpoint_path
     from deepvesicle.network.training import train as train_network
@@ -59,16 +65,29 @@ def train(
     )
     model, rows = train_network(settings, output, resume=resume, max_minutes=minutes, report=_print_row)
     threshold, dice = calibrate_threshold(model, settings)
-    network = save_network(
-        output,
-        model,
-        shape,
-        voxel_nm=voxel_size,
-        threshold=threshold,
-        card=model_card(settings, rows[-1], threshold, dice),
-        extra={"training": settings.to_json(), "steps_done": int(rows[-1]["step"]), "validation_dice": round(dice, 4)},
-    )
     print(f"threshold {threshold:g} (Dice on validation phantoms {dice:.3f})")
+    extra: dict[str, Any] = {
+        "training": settings.to_json(),
+        "steps_done": int(rows[-1]["step"]),
+        "validation_dice": round(dice, 4),
+    }
+    card = model_card(settings, rows[-1], threshold, dice)
+
+    def save() -> Network:
+        return save_network(output, model, shape, voxel_nm=voxel_size, threshold=threshold, card=card, extra=extra)
+
+    network = save()
+    if calibrate:
+        with progress("calibrating the scores on phantoms", calibrate) as advance:
+            evidence, table, true = calibrate_scores(network, calibrate, progress=lambda done, total: advance(1))
+        extra["evidence"] = evidence.to_json()
+        card += f"""
+## Calibration of the scores
+
+{calibrate} more phantoms (seeds used nowhere else): {len(true)} spheres were fitted on them, {true.mean():.1%} of them
+vesicles; their traits and the network's word were weighed by logistic regression. The weights are in `config.json`.
+"""
+        network = save()
     print(f"wrote {network.folder}")
 
 

@@ -98,7 +98,8 @@ class Evidence:
         penalty : float
             Of the squared weights (ridge).
         """
-        middle, spread = table.mean(axis=0), np.maximum(table.std(axis=0), 1e-6)
+        middle, spread = table.mean(axis=0), table.std(axis=0)
+        spread = np.where(spread > 1e-3, spread, 1.0)  # a constant trait tells nothing
         design = np.column_stack([(table - middle) / spread, np.ones(len(table))])
         ridge = np.diag([penalty] * table.shape[1] + [1e-6])
         weights = np.zeros(design.shape[1])

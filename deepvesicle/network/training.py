@@ -172,6 +172,9 @@ def train(
         for variable, value in zip(optimizer.variables, state.optimizer, strict=True):
             variable.assign(value)
 
+    if state.step >= settings.steps:  # done before; only the model is wanted
+        model.set_weights(state.average)
+        return model, read_history(folder)
     pool = PhantomPool(settings.voxel_nm, (settings.seed, state.step), settings.pool)
     try:
         validation = _validation_set(settings)

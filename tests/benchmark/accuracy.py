@@ -1,7 +1,7 @@
 """Accuracy of the shipped model through the whole pipeline, on data that it was not trained on.
 
-Run by `bin/benchmark`; writes `docs/benchmarks.md`. Too slow for the tests. Beside every result stands a baseline of the
-same run: the plain split of the same mask by its distance transform, without fit or judgement.
+Run by `bin/benchmark`; writes `docs/benchmarks.md`. Too slow for the tests. Beside every result stands a baseline of
+the same run: the plain split of the same mask by its distance transform, without fit or judgement.
 """
 
 from __future__ import annotations
@@ -203,8 +203,8 @@ def main() -> None:
         f"Made by `bin/benchmark` with the model `{network.name}` (weights sha256 `{network.weights_sha256[:16]}`).",
         "None of these data were used for training or calibration, which saw phantoms of other seeds alone.",
         "",
-        "*Plain split* is the baseline, of the same run and the same mask: spheres at the maxima of the mask's distance",
-        "transform (at least 9 nm deep, 12 nm apart), without the fit to the tomogram and without judgement.",
+        "*Plain split* is the baseline, of the same run and the same mask: spheres at the maxima of the mask's",
+        "distance transform (at least 9 nm deep, 12 nm apart), without the fit to the tomogram and without judgement.",
         "Vesicles that the border cuts count neither for nor against; a vesicle is found if the centre lies inside it.",
         "",
         "| case | figure | deepvesicle | plain split |",

@@ -1,0 +1,100 @@
+"""Calibrated scores: learned probabilities are probabilities, and survive the model's config."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from deepvesicle.fitting.evidence import MASK_SCORE, TRAITS, Evidence, evidence_table
+from deepvesicle.fitting.outliers import judge
+from deepvesicle.grid import Grid
+from deepvesicle.settings import OutlierSettings, ProposalSettings
+from deepvesicle.vesicles import Status, Vesicles
+
+GRID = Grid((400, 500, 600), 2.0)
+
+
+def _population(rng: np.random.Generator, count: int) -> tuple[Vesicles, np.ndarray]:
+    """Spheres of which some are vesicles: these tend to have high scores and clear membranes."""
+    true = rng.random(count) < 0.6
+    score = np.clip(np.where(true, 0.85, 0.6) + rng.normal(0, 0.1, count), 0.05, 0.98)
+    depth = np.exp(np.where(true, 2.8, 1.8) + rng.normal(0, 0.5, count))
+    centres = np.stack(np.unravel_index(np.arange(count), (10, 30, 30)), axis=1) * 15.0 + 20
+    vesicles = Vesicles.from_spheres(
+        GRID,
+        centres,
+        np.full(count, 7.0),
+        scores=score,
+        status=(Status.REFINED,) * count,
+        features={
+            "membrane_z": depth,
+            "mask_support": np.where(true, 0.85, 0.8) + rng.normal(0, 0.08, count),
+            "mask_fill": np.full(count, 0.9),
+            "mask_height": np.ones(count),
+            "contrast": np.where(true, 1.0, 0.6) + rng.normal(0, 0.3, count),
+            "profile_correlation": np.full(count, 0.9),
+            "fit_residual_nm": np.full(count, 0.5),
+            "fit_failed": np.zeros(count),
+            "inside_fraction": np.ones(count),
+        },
+    )
+    return vesicles, true
+
+
+def test_learned_probabilities_are_calibrated_on_unseen_spheres(rng: np.random.Generator) -> None:
+    vesicles, true = _population(rng, 3000)
+    evidence = Evidence.learn(evidence_table(vesicles), true)
+    fresh, fresh_true = _population(rng, 3000)
+    p = evidence.probability(fresh)
+    assert np.mean((p > 0.5) == fresh_true) > 0.85
+    for low, high in ((0.0, 0.2), (0.2, 0.5), (0.5, 0.8), (0.8, 1.0)):
+        chosen = (p >= low) & (p <= high)
+        assert chosen.sum() > 20
+        sigma = 0.5 / np.sqrt(chosen.sum())
+        assert fresh_true[chosen].mean() == pytest.approx(p[chosen].mean(), abs=3 * sigma + 0.02)
+
+
+def test_more_evidence_means_more_certainty(rng: np.random.Generator) -> None:
+    vesicles, true = _population(rng, 2000)
+    evidence = Evidence.learn(evidence_table(vesicles), true)
+    pair, _ = _population(rng, 400)
+    deeper = pair.with_features(membrane_z=pair.features["membrane_z"] * np.where(np.arange(400) == 7, 3.0, 1.0))
+    assert evidence.probability(deeper)[7] > evidence.probability(pair)[7]
+
+
+def test_config_keeps_the_evidence(rng: np.random.Generator) -> None:
+    vesicles, true = _population(rng, 500)
+    evidence = Evidence.learn(evidence_table(vesicles), true)
+    again = Evidence.from_json(json.loads(json.dumps(evidence.to_json())))
+    np.testing.assert_allclose(again.probability(vesicles), evidence.probability(vesicles), atol=2e-3)
+    content = evidence.to_json()
+    del content["traits"][TRAITS[0]]
+    with pytest.raises(KeyError):
+        Evidence.from_json(content)
+
+
+def test_missing_features_and_empty_tables_are_safe(rng: np.random.Generator) -> None:
+    vesicles, true = _population(rng, 500)
+    evidence = Evidence.learn(evidence_table(vesicles), true)
+    bare = Vesicles.from_spheres(GRID, [[50, 60, 70], [90, 100, 110]], [7, 8], scores=[0.9, np.nan])
+    p = evidence.probability(bare)
+    assert np.isfinite(p[0]) and np.isnan(p[1])  # a sphere that the network never saw has no score
+    assert len(evidence.probability(Vesicles.empty(GRID))) == 0
+
+
+def test_probable_errors_are_rejected_and_doubts_are_marked() -> None:
+    spheres = Vesicles.from_spheres(
+        GRID,
+        [[50, 60, 70], [90, 100, 110], [150, 160, 170], [200, 210, 220]],
+        [8.0, 8.0, 8.0, 8.0],
+        scores=[0.1, 0.55, 0.99, 0.1],
+        status=(Status.REFINED, Status.REFINED, Status.REFINED, Status.MANUAL),
+        features={MASK_SCORE: [0.7, 0.8, 0.9, 0.6]},
+    )
+    judged = judge(spheres, OutlierSettings(), ProposalSettings())
+    assert judged.status == (Status.REJECTED, Status.DOUBTFUL, Status.REFINED, Status.MANUAL)
+    assert "0.10" in judged.reasons[0] and "0.55" in judged.reasons[1] and judged.reasons[2] == ""
+    plain = spheres.replace(features={})
+    assert judge(plain, OutlierSettings(), ProposalSettings()).status[0] is not Status.REJECTED
