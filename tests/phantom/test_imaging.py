@@ -9,11 +9,12 @@ import pytest
 
 from deepvesicle.grid import Grid
 from deepvesicle.phantom.imaging import FILTERS, Imaging, as_int8, image_scene, random_imaging
-from deepvesicle.phantom.scene import Scene
+from deepvesicle.phantom.scene import Scene, random_scene
 from deepvesicle.phantom.shapes import Bilayer, Canvas, add_ball, add_compartment
 from deepvesicle.vesicles import Vesicles
 
 VOXEL_NM = 2.0
+GOLDEN = (0.3319573, 0.4164837, 0.125928, 0.07461216, 0.7398613, 1.076959, 3, 25.4944, 42.68459, -7.902305)
 CLEAN = Imaging(contrast=50.0, misalignment_nm=0.0, damage=0.0)
 
 
@@ -122,3 +123,18 @@ def test_eight_bits_keep_the_picture() -> None:
     stored = as_int8(tomogram, np.random.default_rng(0))
     assert stored.data.dtype == np.int8
     assert np.corrcoef(stored.data.ravel().astype(float), tomogram.data.ravel())[0, 1] > 0.99
+
+
+def test_golden_tomogram() -> None:
+    """Figures of one small tomogram, so that a change of the simulation is noticed; made by this program."""
+    scene = random_scene(np.random.default_rng(7), (32, 48, 64), 2.2)
+    tomogram, truth = image_scene(scene, Imaging(contrast=0.8), np.random.default_rng(8), 8)
+    assert tomogram.data.shape == (32, 48, 48)
+    found = [
+        scene.density.mean(),
+        scene.density.std(),
+        *tomogram.data[16, 24, 20:24],
+        len(truth),
+        *truth.centres_vox[0],
+    ]
+    np.testing.assert_allclose(found, GOLDEN, rtol=2e-4)
