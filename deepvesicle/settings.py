@@ -46,7 +46,7 @@ class OutlierSettings:
 
     doubtful_p: float = 0.01  # chi-square p of the robust Mahalanobis distance
     rejected_p: float = 1e-6
-    rejected_score: float = 0.4  # calibrated score (probability to be a vesicle) below which a sphere is rejected
+    rejected_score: float = 0.5  # calibrated score (probability to be a vesicle) below which a sphere is rejected
     doubtful_score: float = 0.7  # ... and below which it is doubtful
     max_overlap_nm: float = 4.0  # spheres that share more than this depth are flagged
 

@@ -27,6 +27,8 @@ CONFIDENT_SCORE = 0.9
 LOW_SCORE = 0.5
 #: Significance below which there is clearly no membrane, and below which it is in doubt (standard errors).
 NO_MEMBRANE_Z, WEAK_MEMBRANE_Z = 3.0, 5.0
+#: Lumen minus membrane, in SDs of the lumen, below which a sphere to which no membrane could be fitted is solid.
+SOLID_CONTRAST = -0.5
 #: Two fits whose centres are closer than this share of the larger radius are one vesicle, unless nested.
 DUPLICATE_DISTANCE = 0.6
 #: A sphere inside another and smaller than this share of its radius is a vesicle within a vesicle.
@@ -212,6 +214,9 @@ def _membranes(vesicles: Vesicles) -> Vesicles:
     reject = none & (vesicles.scores < LOW_SCORE)
     texts = ["no membrane seen and a low score"] * len(vesicles)
     result = _mark(vesicles, reject, Status.REJECTED, texts)
+    # A dense core has a membrane around it, to which the fit holds; a granule has none.
+    solid = failed & (contrast < SOLID_CONTRAST)
+    result = _mark(result, solid, Status.REJECTED, ["solid: dense inside, and no membrane around it"] * len(vesicles))
     # A failed fit has said why already.
     texts = ["" if f and r else "hardly any membrane seen" for f, r in zip(failed, vesicles.reasons, strict=True)]
     return _mark(result, weak & ~reject, Status.DOUBTFUL, texts)

@@ -5,6 +5,7 @@ Two or more levels, two 3x3x3 convolutions with batch norm and ReLU at each, con
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -88,6 +89,7 @@ def quiet_tensorflow() -> None:
     if "keras" in sys.modules or "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as messages:

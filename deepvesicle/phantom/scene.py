@@ -108,6 +108,8 @@ class _Builder(Surroundings):
         volume = float(np.prod(self.size)) / 1e6
         count = int(min(rng.uniform(2, 18) * volume, 400))
         self._crowd(Kind.SYNAPTIC, count, lambda: float(np.clip(rng.normal(mean, spread), 12.5, 31)))
+        if rng.random() < 0.12:
+            self._clumps()
         self._complexes(rng.uniform(0, 2.0) if rng.random() < 0.7 else rng.uniform(2, 8))
         self._extras()
 
@@ -150,6 +152,8 @@ class _Builder(Surroundings):
             self._bundle(int(rng.integers(3, 40)))
         self._actin(int(rng.integers(0, 25)))
         self._complexes(rng.uniform(0, 25))
+        if rng.random() < 0.5:
+            self._clumps()
         self._extras()
 
     # -- vesicles ----------------------------------------------------------------------------------------------------

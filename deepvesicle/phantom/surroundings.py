@@ -195,12 +195,23 @@ class Surroundings:
             centre = rng.uniform(0, 1, 3) * self.size
             if not self.slab[0] < centre[0] < self.slab[1] or self.taken[self._voxel(centre)]:
                 continue
-            if rng.random() < 0.85:
+            kind = rng.random()
+            if kind < 0.12:  # granules: solid, of a vesicle's size
+                radius = rng.uniform(7, 18)
+                for _ in range(int(rng.integers(2, 6))):
+                    place = centre + rng.normal(0, 0.35 * radius, 3)
+                    add_ball(self.canvas, place, radius * rng.uniform(0.5, 1.0), rng.uniform(0.2, 0.6))
+            elif kind < 0.85:
                 for _ in range(3):
                     add_ball(self.canvas, centre + rng.normal(0, 4, 3), rng.uniform(5, 9), rng.uniform(0.4, 0.9))
             else:
                 axes = np.full(3, rng.uniform(4.5, 8.0))
                 add_compartment(self.canvas, centre, axes, Bilayer(2.8, rng.uniform(0.8, 1.4)), 0.0, 0.3)
+
+    def _clumps(self) -> None:
+        """Dense material without form, as between the fibres of a spindle."""
+        grain = np.clip(self._roughness(self.canvas.density.shape, self.rng.uniform(3.5, 9.0)) - 0.9, 0, None)
+        self.canvas.density[...] += np.float32(self.rng.uniform(0.3, 1.2)) * grain * self._in_slab()
 
     def _extras(self) -> None:
         """Gold, a carbon edge, slow density changes of the ice."""

@@ -89,12 +89,12 @@ def test_probable_errors_are_rejected_and_doubts_are_marked() -> None:
         GRID,
         [[50, 60, 70], [90, 100, 110], [150, 160, 170], [200, 210, 220]],
         [8.0, 8.0, 8.0, 8.0],
-        scores=[0.1, 0.55, 0.99, 0.1],
+        scores=[0.1, 0.65, 0.99, 0.1],
         status=(Status.REFINED, Status.REFINED, Status.REFINED, Status.MANUAL),
         features={MASK_SCORE: [0.7, 0.8, 0.9, 0.6]},
     )
     judged = judge(spheres, OutlierSettings(), ProposalSettings())
     assert judged.status == (Status.REJECTED, Status.DOUBTFUL, Status.REFINED, Status.MANUAL)
-    assert "0.10" in judged.reasons[0] and "0.55" in judged.reasons[1] and judged.reasons[2] == ""
+    assert "0.10" in judged.reasons[0] and "0.65" in judged.reasons[1] and judged.reasons[2] == ""
     plain = spheres.replace(features={})
     assert judge(plain, OutlierSettings(), ProposalSettings()).status[0] is not Status.REJECTED

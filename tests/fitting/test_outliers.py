@@ -225,3 +225,12 @@ def test_shared_volume(rng):
     assert shared_volume(np.array([3.0]), np.array([4.0]), np.array([2.5]))[0] == pytest.approx(
         both.mean() * 12**3, rel=0.03
     )
+
+
+def test_a_granule_is_rejected_and_a_dense_core_stays(rng):
+    table = population(rng, 30, score=0.97)
+    table = with_feature(table, 4, contrast=-1.5, fit_failed=1.0)  # solid, and no membrane to hold on to
+    table = with_feature(table, 9, contrast=-1.5)  # as dense inside, but with a fitted membrane
+    judged = judge(table, OUTLIERS, PROPOSAL)
+    assert judged.status[4] is Status.REJECTED and "solid" in judged.reasons[4]
+    assert judged.status[9] is not Status.REJECTED
