@@ -24,6 +24,7 @@ FLOORS: dict[str, int] = {
     "errors": 0,
     "grid": 1,
     "settings": 1,
+    "spheres": 2,
     "vesicles": 2,
     "files": 3,
     "network": 4,

@@ -10,11 +10,12 @@ import pytest
 from deepvesicle.grid import Grid, Probability, Tomogram
 from deepvesicle.network.patches import occupancy
 from deepvesicle.phantom.imaging import Imaging, image_scene
-from deepvesicle.phantom.scene import Scene, inside_fractions
+from deepvesicle.phantom.scene import Scene
 from deepvesicle.phantom.shapes import Bilayer, Canvas, add_compartment
 from deepvesicle.pipeline import counts, segment
 from deepvesicle.scoring.match import match
 from deepvesicle.settings import ProposalSettings, Settings
+from deepvesicle.spheres import inside_fractions
 from deepvesicle.vesicles import Status, Vesicles
 
 THICKNESS_NM = 4.5
@@ -51,7 +52,8 @@ def _phantom(voxel_nm: float, seed: int = 3, contrast: float = 1.2) -> tuple[Tom
         membrane_radii_vox=(radii - THICKNESS_NM / 2) / voxel_nm,
         thickness_vox=np.full(len(radii), THICKNESS_NM / voxel_nm),
     )
-    scene = Scene(canvas.density, grid, truth.with_features(inside_fraction=inside_fractions(truth, grid)))
+    inside = inside_fractions(grid, truth.centres_vox, truth.radii_vox)
+    scene = Scene(canvas.density, grid, truth.with_features(inside_fraction=inside))
     tomogram, moved = image_scene(scene, Imaging(contrast=contrast), np.random.default_rng(seed), margin)
     return tomogram, moved
 

@@ -37,10 +37,10 @@ _MAX_WORK_VOXELS = 8_000_000  # after binning; keeps the look at a large tomogra
 #: machine differs by a factor of a few, so times are only a guide.
 NETWORK_VOXEL_NM = 2.2
 NETWORK_VOXELS_PER_SECOND = 1.5e6
-#: Python, TensorFlow and the libraries; activations of a tile of (144 + 2 x 24)^3 voxels, 16 filters, 4 bytes, of which
+#: Python, TensorFlow and the libraries; activations of a tile of (144 + 2 x 46)^3 voxels, 16 filters, 4 bytes, of which
 #: three or so live at once.
 _PROGRAM_BYTES = 600_000_000
-_TILE_BYTES = (144 + 48) ** 3 * 16 * 4 * 3
+_TILE_BYTES = (144 + 92) ** 3 * 16 * 4 * 3
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from deepvesicle.fitting.profile import (
     Floats,
     direction_set,
     landmark_table,
-    mirrored_directions,
     radial_mean,
     read_box,
     resolved_weight,
@@ -20,8 +19,9 @@ from deepvesicle.fitting.profile import (
     working_binning,
 )
 from deepvesicle.fitting.shell_fit import Template
-from deepvesicle.grid import Grid, Tomogram
+from deepvesicle.grid import Tomogram
 from deepvesicle.settings import RefinementSettings
+from deepvesicle.spheres import inside_fractions
 from deepvesicle.vesicles import Vesicles
 
 #: Weight of the width seen in the tomogram against the usual bilayer.
@@ -89,16 +89,6 @@ def half_thickness(inflection_nm: Floats, voxel_nm: float) -> Floats:
     width = np.sqrt(np.maximum(np.asarray(inflection_nm) ** 2 - blur2, 1.0))
     half = HALF_BILAYER_NM + WIDTH_WEIGHT * (width - HALF_BILAYER_NM)
     return np.asarray(np.clip(half, *HALF_THICKNESS_RANGE_NM))
-
-
-def inside_fractions(grid: Grid, centres_vox: Floats, radii_vox: Floats) -> Floats:
-    """Share of each ball's volume that lies inside the tomogram (n,)."""
-    directions = mirrored_directions(256)
-    depth = ((np.arange(6) + 0.5) / 6) ** (1 / 3)
-    ball = (directions[:, None, :] * depth[None, :, None]).reshape(-1, 3)
-    return np.array(
-        [grid.contains(centre + radius * ball).mean() for centre, radius in zip(centres_vox, radii_vox, strict=True)]
-    )
 
 
 def measure(

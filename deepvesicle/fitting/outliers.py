@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.special import gammaincc
 
 from deepvesicle.fitting.evidence import MASK_SCORE
-from deepvesicle.fitting.features import inside_fractions
 from deepvesicle.settings import OutlierSettings, ProposalSettings
+from deepvesicle.spheres import inside_fractions
 from deepvesicle.vesicles import Status, Vesicles
 
 Floats = NDArray[np.float64]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d, map_coordinates
 
 from deepvesicle.grid import Tomogram
+from deepvesicle.spheres import mirrored_directions
 
 Floats = NDArray[np.float64]
 
@@ -28,35 +29,6 @@ HALF_BILAYER_NM = 1.9
 MERGE_LEAFLETS_NM = 1.2
 #: What a membrane's half thickness can be, nm.
 HALF_THICKNESS_RANGE_NM = (1.5, 4.5)
-
-
-def mirrored_directions(count: int) -> Floats:
-    """Quasi-uniform unit vectors that map onto themselves when an axis is turned round or y and x are exchanged.
-
-    A Fibonacci lattice (González, Math. Geosci. 42 (2010) 49-64) is cut to one sixteenth of the sphere and mirrored,
-    so that a fit does not depend on how the volume lies on disk.
-
-    Parameters
-    ----------
-    count : int
-        Wanted number; the result has the nearest number that the lattice allows, at least 16.
-
-    Returns
-    -------
-    array (n, 3)
-        z, y, x.
-    """
-    i = np.arange(max(count, 16)) + 0.5
-    z = 1 - 2 * i / len(i)
-    angle = np.pi * (1 + np.sqrt(5)) * i
-    rho = np.sqrt(1 - z * z)
-    lattice = np.stack([z, rho * np.sin(angle), rho * np.cos(angle)], axis=1)
-    part = lattice[(lattice[:, 0] > 0) & (lattice[:, 2] > 0) & (lattice[:, 1] > lattice[:, 2])]
-    if not len(part):
-        part = np.array([[0.5, 0.75, 0.4]]) / np.linalg.norm([0.5, 0.75, 0.4])
-    part = np.concatenate([part, part[:, [0, 2, 1]]])
-    signs = np.array(np.meshgrid([1, -1], [1, -1], [1, -1], indexing="ij"), dtype=float).reshape(3, -1).T
-    return np.asarray((part[None, :, :] * signs[:, None, :]).reshape(-1, 3))
 
 
 @dataclass(frozen=True)

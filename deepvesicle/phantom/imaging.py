@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage, sparse
 
 from deepvesicle.grid import Grid, Tomogram
-from deepvesicle.phantom.scene import Scene, inside_fractions
+from deepvesicle.phantom.scene import Scene
+from deepvesicle.spheres import inside_fractions
 from deepvesicle.vesicles import Vesicles
 
 Field = NDArray[np.float32]
@@ -244,7 +245,7 @@ def _crop_truth(vesicles: Vesicles, shape_zyx: tuple[int, ...], margin_vox: int)
     """Truth on the grid of the inner field; those with no part in it are left out."""
     grid = Grid(shape_zyx, vesicles.grid.voxel_nm)  # type: ignore[arg-type]
     moved = vesicles.replace(grid=grid, centres_vox=vesicles.centres_vox - np.array([0.0, 0.0, margin_vox]))
-    moved = moved.with_features(inside_fraction=inside_fractions(moved, grid))
+    moved = moved.with_features(inside_fraction=inside_fractions(grid, moved.centres_vox, moved.radii_vox))
     kept = moved.select(moved.features["inside_fraction"] > 0)
     return kept.replace(ids=np.arange(1, len(kept) + 1))
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from deepvesicle.grid import Grid
 from deepvesicle.phantom.shapes import Bilayer, Field, add_ball, add_compartment, scatter_blobs
 from deepvesicle.phantom.surroundings import Surroundings
+from deepvesicle.spheres import fibonacci_directions, inside_fractions
 from deepvesicle.vesicles import Status, Vesicles
 
 #: Kinds of scene that `random_scene` knows.
@@ -265,26 +266,8 @@ class _Builder(Surroundings):
             status=(Status.MANUAL,) * len(middle),
             features={"kind": [int(row[2]) for row in self.rows]},
         )
-        return Scene(canvas.density, grid, vesicles.with_features(inside_fraction=inside_fractions(vesicles, grid)))
+        inside = inside_fractions(grid, vesicles.centres_vox, vesicles.radii_vox)
+        return Scene(canvas.density, grid, vesicles.with_features(inside_fraction=inside))
 
 
-def inside_fractions(vesicles: Vesicles, grid: Grid) -> NDArray[np.float64]:
-    """Share of each sphere's volume that lies inside a grid (N,), sampled at fixed points."""
-    if len(vesicles) == 0:
-        return np.zeros(0)
-    ball = _BALL[None] * vesicles.radii_vox[:, None, None] + vesicles.centres_vox[:, None]
-    inside = grid.contains(ball.reshape(-1, 3)).reshape(len(vesicles), -1)
-    return np.asarray(inside.mean(axis=1))
-
-
-def _fibonacci_directions(count: int) -> NDArray[np.float64]:
-    """Unit vectors spread evenly over the sphere (golden spiral)."""
-    k = np.arange(count) + 0.5
-    z = 1 - 2 * k / count
-    angle = np.pi * (1 + 5**0.5) * k
-    ring = np.sqrt(1 - z**2)
-    return np.stack([z, ring * np.sin(angle), ring * np.cos(angle)], axis=1)
-
-
-_DIRECTIONS = _fibonacci_directions(40)
-_BALL = np.concatenate([_fibonacci_directions(n) * r for n, r in ((20, 0.3), (80, 0.6), (150, 0.8), (250, 0.97))])
+_DIRECTIONS = fibonacci_directions(40)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deepvesicle.grid import Grid
-from deepvesicle.phantom.scene import SCENE_KINDS, Kind, inside_fractions, random_scene
+from deepvesicle.phantom.scene import SCENE_KINDS, Kind, random_scene
 from deepvesicle.phantom.shapes import Bilayer, Canvas, add_ball, add_compartment, curve_distance, random_curve
-from deepvesicle.vesicles import Vesicles
 
 SHAPE = (40, 72, 88)
 
@@ -89,9 +87,3 @@ def test_curve_distance_is_the_distance(rng: np.random.Generator) -> None:
     exact = np.linalg.norm(points[..., None, :] - curve, axis=-1).min(axis=-1)
     near = exact < 12.0
     np.testing.assert_allclose(distance[near], exact[near], atol=1e-3)
-
-
-def test_inside_fractions_of_cut_spheres() -> None:
-    grid = Grid((40, 50, 60), 2.0)
-    spheres = Vesicles.from_spheres(grid, [[20, 25, 30], [-0.5, 25, 30], [20, 49.5, 59.5], [-30, 25, 30]], [8, 8, 8, 8])
-    np.testing.assert_allclose(inside_fractions(spheres, grid), [1, 0.5, 0.25, 0], atol=0.04)
