@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="Model folder to write; checkpoints go there too.")],
-    steps: Annotated[int, typer.Option(help="Training steps in all.")] = 5500,
+    steps: Annotated[int, typer.Option(help="Training steps in all.")] = 5100,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the folder.")] = False,
     minutes: Annotated[
         float | None, typer.Option(help="Stop after this time, with a checkpoint; go on later with --resume.")
