@@ -34,7 +34,10 @@ def demo(
     results = output_paths(output, "synapse")
     refuse_existing({**sample, **results}, overwrite)
     load_network(model)  # a wrong name should be told before the work, not after it
-    print(f"simulating a synapse of {' x '.join(str(n) for n in SHAPE_ZYX)} voxels (z, y, x) of {VOXEL_NM} nm ...")
+    print(
+        f"simulating a synapse of {' x '.join(str(n) for n in SHAPE_ZYX)} voxels (z, y, x) of {VOXEL_NM} nm ...",
+        flush=True,
+    )
     write_phantom(
         sample,
         SHAPE_ZYX,
@@ -46,7 +49,7 @@ def demo(
         overwrite=overwrite,
     )
     tomogram = read_tomogram(sample["tomogram"])
-    print(f"segmenting it with the network {model!r} ...")
+    print(f"segmenting it with the network {model!r} ...", flush=True)
     vesicles = run(tomogram, sample["tomogram"], results, Settings(), model=model, overwrite=overwrite)
     truth = read_vesicles_csv(sample["truth_table"], tomogram.grid)
     score = match(vesicles.select(vesicles.accepted), truth, counted=truth.features["inside_fraction"] > 0.999)
