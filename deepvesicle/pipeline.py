@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from deepvesicle.errors import NetworkError
+from deepvesicle.errors import BadInputError, NetworkError
 from deepvesicle.fitting.evidence import MASK_SCORE, Evidence
 from deepvesicle.fitting.outliers import judge
 from deepvesicle.fitting.propose import propose
@@ -72,13 +72,18 @@ def segment(
     probability : Probability, optional
         A mask made earlier, on any grid over the same space.
     region : Region, optional
-        Only vesicles whose centre is inside count; the others are left out of the result.
+        Only vesicles whose centre is inside count; the others are rejected.
     progress : callable, optional
         Called with (stage, done, in all).
 
     Returns
     -------
     Result
+
+    Raises
+    ------
+    BadInputError
+        The probability covers another volume than the tomogram.
     """
     if probability is None:
         if network is None:
@@ -86,13 +91,11 @@ def segment(
         from deepvesicle.network.inference import predict
 
         probability = predict(tomogram, network, settings.prediction, progress=progress)
+    _check_same_space(probability, tomogram)
     threshold = settings.proposal.threshold
     if threshold is None:
         threshold = network.threshold if network is not None else 0.5
     vesicles = propose(probability, tomogram.grid, settings.proposal, threshold=threshold)
-    if region is not None:
-        # a proposal just outside may be moved inside by the fit, so that the margin is judged afterwards
-        vesicles = vesicles.select(_near(region, vesicles))
 
     def fitted(done: int, total: int) -> None:
         if progress:
@@ -103,9 +106,26 @@ def segment(
         vesicles = vesicles.with_features(**{MASK_SCORE: vesicles.scores})
         vesicles = vesicles.replace(scores=evidence.probability(vesicles))
     if region is not None:
-        vesicles = vesicles.select(region.contains(vesicles.centres_vox))
+        outside = ~region.contains(vesicles.centres_vox)
+        vesicles = vesicles.with_status(outside, Status.REJECTED, "the centre lies outside the mask")
     vesicles = judge(vesicles, settings.outliers, settings.proposal)
     return Result(vesicles, probability)
+
+
+def _check_same_space(probability: Probability, tomogram: Tomogram) -> None:
+    """Refuse a mask that was made of another tomogram: it must cover the same volume to a voxel."""
+    coarser = max(probability.grid.voxel_nm, tomogram.grid.voxel_nm)
+    size = np.abs(probability.grid.extent_nm - tomogram.grid.extent_nm)
+    corner = np.abs(probability.grid.to_nm([-0.5] * 3)[0] - tomogram.grid.to_nm([-0.5] * 3)[0])
+    if size.max() > coarser or corner.max() > coarser:
+        z, y, x = probability.grid.extent_nm
+        tz, ty, tx = tomogram.grid.extent_nm
+        raise BadInputError(
+            "the probability does not belong to this tomogram",
+            expected=f"a volume of {tx:.0f} x {ty:.0f} x {tz:.0f} nm (x, y, z) with the same origin",
+            got=f"{x:.0f} x {y:.0f} x {z:.0f} nm",
+            remedy="Give the probability that was written for it with --save-probability",
+        )
 
 
 def evidence_of(network: Network) -> Evidence | None:
@@ -129,20 +149,10 @@ def evidence_of(network: Network) -> Evidence | None:
         ) from error
 
 
-def _near(region: Region, vesicles: Vesicles) -> NDArray[np.bool_]:
-    """Which spheres have their centre, or a point half a radius from it along an axis, inside the region."""
-    inside = region.contains(vesicles.centres_vox)
-    for axis in range(3):
-        for sign in (-1, 1):
-            moved = vesicles.centres_vox.copy()
-            moved[:, axis] += sign * vesicles.radii_vox / 2
-            inside = inside | region.contains(moved)
-    return inside
-
-
 def counts(vesicles: Vesicles) -> dict[str, float]:
     """How many spheres have each status, and the mean outer radius (nm) of those that count."""
-    numbers: dict[str, float] = {status.value: int(vesicles.has_status(status).sum()) for status in Status}
+    judged = (status for status in Status if status is not Status.PROPOSED)
+    numbers: dict[str, float] = {status.value: int(vesicles.has_status(status).sum()) for status in judged}
     radii = vesicles.radii_nm[vesicles.accepted]
     numbers["mean_radius_nm"] = round(float(radii.mean()), 3) if len(radii) else 0.0
     return numbers

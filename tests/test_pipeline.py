@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from deepvesicle.errors import BadInputError
 from deepvesicle.grid import Grid, Probability, Tomogram
 from deepvesicle.network.patches import occupancy
 from deepvesicle.phantom.imaging import Imaging, image_scene
@@ -122,7 +123,8 @@ def test_only_centres_inside_the_region_count() -> None:
     tomogram, truth = _phantom(2.2)
     limit = 140 / 2.2
     vesicles = segment(tomogram, Settings(), probability=_mask(tomogram, truth), region=_LeftHalf(limit)).vesicles
-    assert np.all(vesicles.centres_vox[:, 2] < limit)
+    assert np.all(vesicles.centres_vox[vesicles.accepted, 2] < limit)
+    assert all("outside the mask" in vesicles.reasons[i] for i in np.flatnonzero(vesicles.centres_vox[:, 2] >= limit))
     assert vesicles.accepted.sum() == np.count_nonzero(truth.centres_vox[:, 2] < limit)
 
 
@@ -138,3 +140,10 @@ def test_a_network_or_a_probability_is_needed() -> None:
     tomogram, _ = _phantom(2.2)
     with pytest.raises(ValueError, match="network"):
         segment(tomogram, Settings())
+
+
+def test_a_mask_of_another_tomogram_is_refused() -> None:
+    tomogram, truth = _phantom(2.2)
+    other = Grid((60, 80, 90), 2.2)
+    with pytest.raises(BadInputError, match="does not belong"):
+        segment(tomogram, Settings(), probability=Probability(np.zeros(other.shape_zyx, np.uint8), other))

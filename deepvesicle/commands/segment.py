@@ -168,20 +168,23 @@ def output_paths(folder: Path, stem: str, probability: bool = False) -> dict[str
 
 
 def refuse_existing(paths: dict[str, Path], overwrite: bool) -> None:
-    """Stop before the work rather than after it where a result exists.
+    """Stop before the work rather than after it where a result exists or cannot be written.
 
     Raises
     ------
-    OutputExistsError
+    OutputExistsError, UsageError
     """
     from deepvesicle.errors import OutputExistsError
+    from deepvesicle.files.atomic import check_output
 
     existing = [path for path in paths.values() if path.exists()]
     if existing and not overwrite:
-        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
         raise OutputExistsError(
             f"{existing[0]}{more} exists already", remedy="Give --overwrite to replace, or another folder with -o"
         )
+    for path in paths.values():
+        check_output(path, overwrite=overwrite)
 
 
 def summary_lines(vesicles: Vesicles) -> list[str]:

@@ -30,6 +30,10 @@ def train(
     precision: Annotated[
         str, typer.Option(help="float32, or mixed_bfloat16 where the processor or GPU computes with it.")
     ] = "float32",
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="The model's threshold; by default the one with the best Dice on validation phantoms."),
+    ] = None,
     calibrate: Annotated[
         int, typer.Option(min=0, metavar="PHANTOMS", help="Phantoms on which the scores are calibrated; 0: not at all.")
     ] = 40,
@@ -51,6 +55,8 @@ def train(
         )
     if precision not in ("float32", "mixed_bfloat16"):
         raise UsageError(f"--precision {precision} is unknown", expected="float32 or mixed_bfloat16")
+    if threshold is not None and not 0 < threshold < 1:
+        raise UsageError("--threshold is not a probability", expected="between 0 and 1", got=f"{threshold:g}")
     if checkpoint_path(output).exists() and not resume:
         raise UsageError(f"{output} holds a checkpoint", remedy="Give --resume to go on, or another folder")
     settings = TrainingSettings(
@@ -64,14 +70,15 @@ def train(
         seed=seed,
     )
     model, rows = train_network(settings, output, resume=resume, max_minutes=minutes, report=_print_row)
-    threshold, dice = calibrate_threshold(model, settings)
-    print(f"threshold {threshold:g} (Dice on validation phantoms {dice:.3f})")
+    best, dice = calibrate_threshold(model, settings)
+    print(f"best threshold {best:g} (Dice on validation phantoms {dice:.3f})")
+    threshold = best if threshold is None else threshold
     extra: dict[str, Any] = {
         "training": settings.to_json(),
         "steps_done": int(rows[-1]["step"]),
         "validation_dice": round(dice, 4),
     }
-    card = model_card(settings, rows[-1], threshold, dice)
+    card = model_card(settings, rows[-1], threshold, best, dice)
 
     def save() -> Network:
         return save_network(output, model, shape, voxel_nm=voxel_size, threshold=threshold, card=card, extra=extra)
@@ -99,7 +106,7 @@ def _print_row(row: dict[str, float]) -> None:
     )
 
 
-def model_card(settings: TrainingSettings, last: dict[str, Any], threshold: float, dice: float) -> str:
+def model_card(settings: TrainingSettings, last: dict[str, Any], threshold: float, best: float, dice: float) -> str:
     """What a model was trained on and how, in Markdown; `save_network` fills in the hash of the weights."""
     from deepvesicle.network.patches import ORIGINAL_VOXEL_NM, SCENE_SHARES, ZOOM
 
@@ -130,7 +137,8 @@ another network.
   {last["seconds"] / 60:.0f} minutes in all
 - Adam, highest rate {settings.learning_rate:g}, cosine decay; {settings.precision}
 - loss: binary cross-entropy + 1 - Dice; moving average of the weights (momentum {settings.average:g})
-- validation phantoms (seeds never trained on): Dice {dice:.3f} at threshold {threshold:g}, the best one there
+- validation phantoms (seeds never trained on): Dice {dice:.3f} at threshold {best:g}, the best one there
+- threshold of the model: {threshold:g}
 
 ## Limits
 

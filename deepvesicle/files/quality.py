@@ -33,10 +33,11 @@ _WORK_VOXEL_NM = 1.5  # finer tomograms are binned towards this
 _MAX_BLOCKS_PER_AXIS = 8
 _MAX_WORK_VOXELS = 8_000_000  # after binning; keeps the look at a large tomogram to seconds
 
-#: The network's grid, and how fast it runs over it: voxels per second on two AVX-512 cores, fit included. Another
-#: machine differs by a factor of a few, so times are only a guide.
+#: The network's grid, and how fast it runs over it: start-up, and voxels per second on two AVX-512 cores, fit included.
+#: Another machine differs by a factor of a few, so times are only a guide.
 NETWORK_VOXEL_NM = 2.2
-NETWORK_VOXELS_PER_SECOND = 1.5e6
+START_UP_SECONDS = 8.0
+NETWORK_VOXELS_PER_SECOND = 0.35e6
 #: Python, TensorFlow and the libraries; activations of a tile of (144 + 2 x 46)^3 voxels, 16 filters, 4 bytes, of which
 #: three or so live at once.
 _PROGRAM_BYTES = 600_000_000
@@ -142,7 +143,7 @@ def estimated_memory_bytes(tomogram: Tomogram) -> float:
 
 def estimated_seconds(grid: Grid) -> float:
     """Run time of `segment` on two cores."""
-    return grid.rescaled(NETWORK_VOXEL_NM).voxel_count / NETWORK_VOXELS_PER_SECOND
+    return START_UP_SECONDS + grid.rescaled(NETWORK_VOXEL_NM).voxel_count / NETWORK_VOXELS_PER_SECOND
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,12 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from deepvesicle.commands.main import main
-from deepvesicle.files.quality import assess, contrast_sign, estimated_memory_bytes, estimated_seconds
+from deepvesicle.files.quality import (
+    assess,
+    contrast_sign,
+    estimated_memory_bytes,
+    estimated_seconds,
+)
 from deepvesicle.files.tomogram import read_tomogram, write_tomogram
 from deepvesicle.grid import Grid, Tomogram
 
