@@ -16,6 +16,7 @@ from scipy.ndimage import gaussian_filter
 
 from deepvesicle.commands.main import main
 from deepvesicle.files.quality import (
+    START_UP_SECONDS,
     assess,
     contrast_sign,
     estimated_memory_bytes,
