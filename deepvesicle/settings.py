@@ -52,13 +52,6 @@ class OutlierSettings:
 
 
 @dataclass(frozen=True)
-class LabelSettings:
-    """How spheres become a label volume."""
-
-    first_id: int = 1
-
-
-@dataclass(frozen=True)
 class Settings:
     """Everything that decides the result of `deepvesicle segment`, apart from the tomogram and the model."""
 
@@ -66,7 +59,6 @@ class Settings:
     proposal: ProposalSettings = field(default_factory=ProposalSettings)
     refinement: RefinementSettings = field(default_factory=RefinementSettings)
     outliers: OutlierSettings = field(default_factory=OutlierSettings)
-    labels: LabelSettings = field(default_factory=LabelSettings)
 
     def to_json(self) -> dict[str, Any]:
         """Nested plain dictionary, for run records."""

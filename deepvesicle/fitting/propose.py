@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from deepvesicle.fitting.shells import broken_shells
 from deepvesicle.fitting.spheroids import Spheroid, fit_spheroid, own_voxels, surface_points
-from deepvesicle.grid import Grid, Probability, Tomogram
+from deepvesicle.grid import Grid, Probability
 from deepvesicle.settings import ProposalSettings
 from deepvesicle.vesicles import Status, Vesicles
 
@@ -72,7 +72,6 @@ def propose(
     settings: ProposalSettings,
     *,
     threshold: float,
-    tomogram: Tomogram | None = None,
 ) -> Vesicles:
     """Find vesicles in a probability volume as spheres.
 
@@ -87,8 +86,6 @@ def propose(
         `settings.threshold` goes before `threshold`.
     threshold : float
         The model's own threshold, 0..1.
-    tomogram : Tomogram, optional
-        Accepted for methods that look at the grey values; this one does not need it.
 
     Returns
     -------
