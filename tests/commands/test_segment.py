@@ -19,6 +19,7 @@ from deepvesicle.grid import Probability
 from deepvesicle.network.patches import occupancy
 from deepvesicle.network.unet import UNetShape, build_unet
 from deepvesicle.network.zoo import save_network
+from imod_bridge.model import Contour, Model, Object, write_model
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +118,18 @@ def test_mask_of_labels_limits_the_result(sample: Path, tmp_path: Path) -> None:
     assert _run(sample, tmp_path, "--mask", str(tmp_path / "half.mrc")) == 0
     table = read_vesicles_csv(tmp_path / "phantom_synapse_4_vesicles.csv", tomogram.grid)
     assert table.accepted.any() and np.all(table.centres_vox[table.accepted, 2] <= 55.5)
+
+
+def test_outline_drawn_in_imod_limits_the_result(sample: Path, tmp_path: Path) -> None:
+    grid = read_tomogram(sample / "phantom_synapse_4.mrc").grid
+    # contours on the lowest and the highest slice, as drawn in 3dmod: x from 0 to 56, all of y
+    corners = np.array([[0.0, 0.0], [56.0, 0.0], [56.0, 96.0], [0.0, 96.0]])
+    contours = tuple(Contour(np.column_stack([corners, np.full(4, z)])) for z in (0.0, 55.0))
+    write_model(tmp_path / "cell.mod", Model((Object("cell", contours),)))
+    assert _run(sample, tmp_path, "--mask", str(tmp_path / "cell.mod")) == 0
+    table = read_vesicles_csv(tmp_path / "phantom_synapse_4_vesicles.csv", grid)
+    assert table.accepted.any() and np.all(table.centres_vox[table.accepted, 2] <= 55.5)
+    assert any("outside the mask" in reason for reason in table.reasons)
 
 
 @pytest.mark.parametrize(
