@@ -7,8 +7,10 @@ proportion to the file's own size.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
+import shutil
 import stat
 import struct
 from dataclasses import dataclass
@@ -138,18 +140,38 @@ def check_magic(magic: bytes) -> None:
         raise ModelFormatError("the file is empty")
     if fields.MAGIC.startswith(magic):
         raise ModelFormatError(f"the file ends within its header, after {len(magic)} of {_HEADER_SIZE} bytes")
-    if magic[:5].lower() == b"imod " or magic[:1] == b"#":
+    if is_ascii(magic):
         raise ModelFormatError("it looks like an IMOD model in ASCII form, not a binary one")
     raise ModelFormatError(f"it starts with {magic!r} instead of {fields.MAGIC!r}")
 
 
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+def is_ascii(data: bytes) -> bool:
+    """Whether a file, or its first bytes, look like a model in IMOD's ASCII form."""
+    start = data[:16].lstrip()
+    return start[:1] == b"#" or (start[:4].lower() == b"imod" and start[4:5].isspace())
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes, *, backup: bool = False) -> None:
     """Write a file so that it is seen either as it was or complete: temporary file beside it, fsync, rename.
 
     A link is followed; the mode of a file that is replaced is kept.
+
+    Parameters
+    ----------
+    path : path
+    data : bytes
+        The file's new content.
+    backup : bool
+        Keep the file that is replaced under its name with ``~``, as IMOD does, beside the file itself where `path` is a
+        link. An older backup is replaced. The file is there and whole at every moment: it is not renamed away first.
+
+    Raises
+    ------
+    OSError
+        The file, or its backup, cannot be written; the file is then as it was.
     """
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+    temporary = _temporary_beside(target)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -158,10 +180,45 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
             os.fsync(file.fileno())
         if target.exists():
             os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
+            if backup:
+                _keep_backup(target)
         os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    _sync_folder(target.parent)
+
+
+def _keep_backup(target: Path) -> None:
+    """Give the present content of a file a second name, with ``~``: a hard link, or a copy where there are none."""
+    temporary = _temporary_beside(target)
+    try:
+        try:
+            os.link(target, temporary)
+        except OSError:
+            shutil.copy2(target, temporary)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+        os.replace(temporary, target.with_name(target.name + "~"))
+    finally:
+        # Renaming a link onto another link to the same file does nothing: then the temporary name is still there.
+        temporary.unlink(missing_ok=True)
+
+
+def _temporary_beside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames in a folder last through a power failure, where the system can."""
+    if os.name != "posix":
+        return
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _chunk_id(data: bytes, position: int) -> str:

@@ -47,6 +47,19 @@ class Record:
         """One field of the record that starts at `offset`."""
         return struct.unpack_from(">" + self.codes[name], data, offset + self.offsets[name])[0]
 
+    def put(self, data: bytes, offset: int = 0, **values: Any) -> bytes:
+        """`data` with some fields of the record that starts at `offset` changed, and every other byte as it was.
+
+        Raises
+        ------
+        struct.error
+            A number that does not fit its field.
+        """
+        changed = bytearray(data)
+        for name, value in values.items():
+            struct.pack_into(">" + self.codes[name], changed, offset + self.offsets[name], value)
+        return bytes(changed)
+
 
 #: Follows the 8 bytes of `MAGIC`.
 MODEL_HEADER = Record(

@@ -271,10 +271,9 @@ def encode_object(item: Object) -> bytes:
     }
     parts = [b"OBJT", _pack(fields.OBJECT, header, where)]
     for contour in item.contours:
-        record = {"psize": len(contour.points), "flags": contour.flags, "time": contour.time, "surf": contour.surface}
-        parts += [b"CONT", _pack(fields.CONTOUR, record, f"a contour of {where}"), _floats(contour.points, where)]
+        parts.append(encode_contour(contour, where))
         if contour.sizes is not None:
-            parts.append(sized_chunk("SIZE", _floats(contour.sizes, where)))
+            parts.append(sized_chunk("SIZE", encode_sizes(contour.sizes, where)))
     material = {
         "ambient": 102,
         "diffuse": 255,
@@ -285,6 +284,22 @@ def encode_object(item: Object) -> bytes:
     }
     parts.append(sized_chunk("IMAT", _pack(fields.MATERIAL, material, where)))
     return b"".join(parts)
+
+
+def encode_contour(contour: Contour, where: str) -> bytes:
+    """The bytes of ``CONT``, without sizes; `where` names the object in messages. Raises as `write_model`."""
+    record = {"psize": len(contour.points), "flags": contour.flags, "time": contour.time, "surf": contour.surface}
+    return b"CONT" + _pack(fields.CONTOUR, record, f"a contour of {where}") + _floats(contour.points, where)
+
+
+def encode_sizes(sizes: NDArray[np.float64], where: str) -> bytes:
+    """The payload of ``SIZE``; `where` names the object in messages. Raises as `write_model`."""
+    return _floats(sizes, where)
+
+
+def decode_name(raw: bytes) -> str:
+    """A name as stored, in latin-1 up to the first NUL."""
+    return raw.split(b"\0")[0].decode("latin-1")
 
 
 def _decode(chunks: list[Chunk]) -> Model:
@@ -314,7 +329,7 @@ def _decode(chunks: list[Chunk]) -> Model:
         )
         objects.append(
             Object(
-                name=_decode_name(record["name"]),
+                name=decode_name(record["name"]),
                 contours=contours,
                 colour=(item.header.red, item.header.green, item.header.blue),
                 flags=record["flags"],
@@ -330,7 +345,7 @@ def _decode(chunks: list[Chunk]) -> Model:
     references = [chunk for chunk in chunks if chunk.id == "MINX"]
     return Model(
         objects=tuple(objects),
-        name=_decode_name(header["name"]),
+        name=decode_name(header["name"]),
         image_size=(parsed.header.xmax, parsed.header.ymax, parsed.header.zmax),
         flags=header["flags"],
         pixel_size=parsed.header.pixelsize,
@@ -358,10 +373,6 @@ def _without_name(chunk: Chunk) -> bytes:
     start = len(chunk.data) - len(chunk.payload)
     length = struct.calcsize((fields.MODEL_HEADER if chunk.id == HEADER_ID else fields.OBJECT).codes["name"])
     return chunk.data[:start] + bytes(length) + chunk.data[start + length :]
-
-
-def _decode_name(raw: bytes) -> str:
-    return raw.split(b"\0")[0].decode("latin-1")
 
 
 def _encode_name(name: str, size: int) -> bytes:

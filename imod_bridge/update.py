@@ -1,0 +1,245 @@
+"""Changing a user's own model file: our objects are exchanged, every other byte stays as it was.
+
+A model that went through `imod_bridge.model`, or through `imodmodel`, loses its views, meshing parameters, labels and
+whatever else is not modelled there. So a file that somebody else made is never written that way: here its chunks are
+walked, those of the named objects are replaced, and all others are copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imod_bridge import fields
+from imod_bridge.binary import Chunk, is_ascii, sized_chunk, walk
+from imod_bridge.errors import ModelFormatError
+from imod_bridge.model import (
+    FLAG_OPEN,
+    FLAG_SCATTERED,
+    SCATTERED_OBJECT,
+    Contour,
+    Object,
+    decode_name,
+    encode_contour,
+    encode_object,
+    encode_sizes,
+)
+
+_OF_CONTOUR = frozenset({"LABL", "SIZE", "COST"})
+_OF_OBJECT = frozenset({"OBJT", "OLBL", "CONT", "MESH", "MEST", "CLIP", "IMAT", "MEPA", "SKLI", "OBST"})
+_OF_MODEL = frozenset({"VIEW", "MCLP", "MINX", "SLAN", "OGRP", "MOST", "IEOF"})
+_STALE = frozenset({"MESH", "MEST"})
+
+
+@dataclass(frozen=True)
+class _OldContour:
+    """A contour of the file: its ``CONT`` and the chunks that go with it."""
+
+    head: Chunk
+    trailing: tuple[Chunk, ...]
+
+    def get(self, name: str) -> int:
+        return int(fields.CONTOUR.get(self.head.payload, name))
+
+    @property
+    def points(self) -> NDArray[np.float32]:
+        return _float32(self.head.payload[fields.CONTOUR.size :]).reshape(-1, 3)
+
+    @property
+    def sizes(self) -> NDArray[np.float32] | None:
+        sizes = [chunk for chunk in self.trailing if chunk.id == "SIZE"]
+        return _float32(sizes[-1].payload) if sizes else None
+
+
+def replace_objects(data: bytes, objects: Sequence[Object]) -> bytes:
+    """Put objects into a binary model file and leave everything else as it was.
+
+    An object takes the place of the first one of its name (of two new ones of the same name, the second takes the place
+    of the second), or is appended after the last object, so that the object numbers that views and groups refer to stay
+    right. No object is removed or moved. Of the model's header only the number of objects changes.
+
+    What an object that is there already looks like is the user's: colour, symbol, line width, limit of points per
+    contour, material, clip planes, labels and chunks that are not known here all stay. Only what follows from the new
+    contours changes: the counts, the type (closed, open, scattered) if it differs, the default sphere size if a point
+    uses it; its meshes go, as they show the old contours. A new contour with the surface number (above 0) and the first
+    point of an old one keeps that one's flags, time, labels and values. Where neither points, sizes nor surfaces differ
+    the contours and meshes stay byte for byte.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file.
+    objects : sequence of Object
+        Points x, y, z in pixels, as the file stores them (`imod_bridge.coordinates.ModelFrame.to_stored`).
+
+    Returns
+    -------
+    bytes
+        The whole new file; equal to `data` if nothing changed.
+
+    Raises
+    ------
+    ModelFormatError
+        `data` is no whole, consistent binary model.
+    ValueError
+        An object that the format cannot hold, as in `imod_bridge.model.write_model`.
+    """
+    if is_ascii(data):
+        raise ModelFormatError(
+            "it is an IMOD model in ASCII form, which cannot be changed without loss: "
+            "open it in 3dmod and save it, which makes it binary"
+        )
+    header, groups, tail = _split_model(walk(data))
+    contour_ids = _contour_ids([chunk for group in groups for chunk in group])
+    present = [(decode_name(fields.OBJECT.get(group[0].payload, "name")), group) for group in groups]
+    parts = [b"".join(chunk.data for chunk in group) for group in groups]
+    taken: set[int] = set()
+    for item in objects:
+        same = [i for i, (name, _) in enumerate(present) if name == item.name and i not in taken]
+        if same:
+            taken.add(same[0])
+            parts[same[0]] = _updated(present[same[0]][1], item, contour_ids)
+        else:
+            parts.append(encode_object(item))
+    start = len(fields.MAGIC)
+    parts.insert(0, fields.MODEL_HEADER.put(header.data, start, objsize=len(parts)))
+    return b"".join([*parts, *(chunk.data for chunk in tail)])
+
+
+def _split_model(chunks: list[Chunk]) -> tuple[Chunk, list[list[Chunk]], list[Chunk]]:
+    """The header, the chunks of each object, and those of the model that end the file.
+
+    An unknown chunk right after the last object's own might belong to it: it stays there, and new objects go behind it.
+    Readers find a chunk of the model's by its id, wherever it stands.
+    """
+    own = [i for i, chunk in enumerate(chunks) if chunk.id in _OF_OBJECT | _OF_CONTOUR]
+    end = own[-1] + 1 if own else 1
+    while own and chunks[end].id not in _OF_MODEL:
+        end += 1
+    groups: list[list[Chunk]] = []
+    for chunk in chunks[1:end]:
+        if chunk.id == "OBJT":
+            groups.append([])
+        if groups:
+            groups[-1].append(chunk)
+    first = end - sum(len(group) for group in groups)
+    if first > 1:  # chunks before any object: not IMOD's order, but nothing forbids it
+        header = Chunk(chunks[0].id, 0, b"".join(chunk.data for chunk in chunks[:first]))
+        return header, groups, chunks[end:]
+    return chunks[0], groups, chunks[end:]
+
+
+def _contour_ids(chunks: list[Chunk]) -> frozenset[str]:
+    """The ids of chunks that go with a contour: the known ones, and unknown ones that stand between two contours."""
+    ids = set(_OF_CONTOUR)
+    unknown: set[str] | None = None
+    for chunk in chunks:
+        if chunk.id == "CONT":
+            ids |= unknown or set()
+            unknown = set()
+        elif chunk.id in _OF_OBJECT | _OF_MODEL:
+            unknown = None
+        elif unknown is not None:
+            unknown.add(chunk.id)
+    return frozenset(ids)
+
+
+def _updated(chunks: list[Chunk], item: Object, contour_ids: frozenset[str]) -> bytes:
+    """The bytes of an object of the file with the contours of a new one."""
+    before, old_contours, after = _split_object(chunks, contour_ids)
+    same = len(old_contours) == len(item.contours) and all(map(_is_same, old_contours, item.contours))
+    record = chunks[0].payload
+    changes = _needed_display(record, item)
+    if same:
+        return chunks[0].data[:4] + fields.OBJECT.put(record, **changes) + b"".join(c.data for c in chunks[1:])
+    changes |= {
+        "contsize": len(item.contours),
+        "meshsize": 0,
+        "surfsize": max([0, *(contour.surface for contour in item.contours)]),
+    }
+    parts = [chunks[0].data[:4] + fields.OBJECT.put(record, **changes)]
+    parts += [chunk.data for chunk in before[1:] if chunk.id not in _STALE]
+    unused = list(old_contours)
+    for contour in item.contours:
+        old = next((candidate for candidate in unused if _is_successor(candidate, contour)), None)
+        if old is not None:
+            unused.remove(old)
+        parts.append(_contour_bytes(contour, old, f"object {item.name!r}"))
+    parts += [chunk.data for chunk in after if chunk.id not in _STALE]
+    return b"".join(parts)
+
+
+def _split_object(
+    chunks: list[Chunk], contour_ids: frozenset[str]
+) -> tuple[list[Chunk], list[_OldContour], list[Chunk]]:
+    """An object's chunks before its contours, its contours, and the chunks after them."""
+    before: list[Chunk] = []
+    contours: list[list[Chunk]] = []
+    after: list[Chunk] = []
+    has_contours = any(chunk.id == "CONT" for chunk in chunks)
+    for number, chunk in enumerate(chunks):
+        if chunk.id == "CONT":
+            contours.append([chunk])
+        elif contours and chunk.id in contour_ids:
+            contours[-1].append(chunk)
+        elif contours or not (has_contours or number == 0 or chunk.id == "OLBL"):
+            after.append(chunk)
+        else:
+            before.append(chunk)
+    return before, [_OldContour(group[0], tuple(group[1:])) for group in contours], after
+
+
+def _needed_display(record: bytes, item: Object) -> dict[str, int]:
+    """What must change of the display of an object of the file so that the new points are what they are."""
+    changes = {}
+    old = Object(flags=fields.OBJECT.get(record, "flags"))
+    kind = FLAG_OPEN | FLAG_SCATTERED
+    if item.is_scattered and not old.is_scattered:
+        changes["flags"] = old.flags | SCATTERED_OBJECT
+    elif not item.is_scattered and (item.flags & kind) != (old.flags & kind):
+        changes["flags"] = old.flags & ~kind | item.flags & kind
+    if any(contour.sizes is None or (contour.sizes < 0).any() for contour in item.contours):
+        changes["pdrawsize"] = item.pdrawsize
+    return changes
+
+
+def _is_same(old: _OldContour, new: Contour) -> bool:
+    """Whether a contour of the file holds what a new one does, as far as float32 tells."""
+    if old.get("surf") != new.surface or (old.sizes is None) != (new.sizes is None):
+        return False
+    same_sizes = old.sizes is None or new.sizes is None or _equal(old.sizes, new.sizes)
+    return same_sizes and _equal(old.points, new.points)
+
+
+def _is_successor(old: _OldContour, new: Contour) -> bool:
+    """Whether a new contour carries on one of the file: the same surface number and the same first point."""
+    if new.surface <= 0 or old.get("surf") != new.surface or not (len(new.points) and old.get("psize")):
+        return False
+    return _equal(old.points[0], new.points[0])
+
+
+def _contour_bytes(contour: Contour, old: _OldContour | None, where: str) -> bytes:
+    """The bytes of a contour, with what the contour that it carries on had besides points and sizes."""
+    data = encode_contour(contour, where)
+    sizes = b"" if contour.sizes is None else sized_chunk("SIZE", encode_sizes(contour.sizes, where))
+    if old is None:
+        return data + sizes
+    data = data[:4] + fields.CONTOUR.put(data[4:], flags=old.get("flags"), time=old.get("time"))
+    parts = [data]
+    place = next((i for i, chunk in enumerate(old.trailing) if chunk.id == "SIZE"), 0)
+    parts += [chunk.data for chunk in old.trailing[:place]]
+    parts.append(sizes)
+    parts += [chunk.data for chunk in old.trailing[place:] if chunk.id != "SIZE"]
+    return b"".join(parts)
+
+
+def _equal(old: NDArray[np.float32], new: NDArray[np.float64]) -> bool:
+    with np.errstate(over="ignore"):
+        return np.array_equal(old, new.astype(np.float32), equal_nan=True)
+
+
+def _float32(data: bytes) -> NDArray[np.float32]:
+    return np.frombuffer(data, dtype=">f4").astype(np.float32)
