@@ -37,6 +37,8 @@ _PARENT = {
 #: imodmodel 0.1.0 declares these sizes, but writes the usual payload; IMOD, which ignores them, reads such files.
 _WRONGLY_DECLARED = {("IMAT", 48): fields.MATERIAL.size, ("SLAN", 48): 60}
 _STORE_ITEM_SIZE = 12
+#: What is read of a file before it is clear that it is a model, bytes.
+_START_SIZE = 512
 _INT = struct.Struct(">i")
 
 
@@ -110,8 +112,25 @@ def walk(data: bytes) -> list[Chunk]:
     return chunks
 
 
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a model file, binary or ASCII; a file of another kind is refused by its start, however large.
+
+    Raises
+    ------
+    ModelFormatError
+        Neither a binary IMOD file nor something that looks like one in ASCII form. The rest is not checked.
+    OSError
+        The file cannot be read.
+    """
+    with open(path, "rb") as file:
+        start = file.read(_START_SIZE)
+        if not is_ascii(start):
+            check_magic(start[: len(fields.MAGIC)])
+        return start + file.read()
+
+
 def read_chunks(path: str | os.PathLike[str]) -> list[Chunk]:
-    """Read a file and `walk` it; a file of another kind is refused after its first bytes, however large.
+    """Read a binary file and `walk` it.
 
     Raises
     ------
@@ -120,10 +139,7 @@ def read_chunks(path: str | os.PathLike[str]) -> list[Chunk]:
     OSError
         The file cannot be read.
     """
-    with open(path, "rb") as file:
-        magic = file.read(len(fields.MAGIC))
-        check_magic(magic)
-        return walk(magic + file.read())
+    return walk(read_file(path))
 
 
 def check_magic(magic: bytes) -> None:
@@ -146,8 +162,11 @@ def check_magic(magic: bytes) -> None:
 
 
 def is_ascii(data: bytes) -> bool:
-    """Whether a file, or its first bytes, look like a model in IMOD's ASCII form."""
-    start = data[:16].lstrip()
+    """Whether a file, or its first bytes, look like a model in IMOD's ASCII form: ``imod``, or a comment before it."""
+    start = data[:_START_SIZE]
+    if b"\0" in start:  # an image's first byte may be a #
+        return False
+    start = start.lstrip()
     return start[:1] == b"#" or (start[:4].lower() == b"imod" and start[4:5].isspace())
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imod_bridge import fields
-from imod_bridge.binary import HEADER_ID, Chunk, read_chunks, sized_chunk, walk, write_atomically
+from imod_bridge.binary import HEADER_ID, Chunk, is_ascii, read_file, sized_chunk, walk, write_atomically
 
 # Bits of Object.flags and, for the first, of Contour.flags.
 FLAG_OPEN = 1 << 3
@@ -189,7 +189,7 @@ class Model:
 
 
 def read_model(path: str | os.PathLike[str]) -> Model:
-    """Read a binary IMOD model.
+    """Read an IMOD model, binary or in ASCII form.
 
     Raises
     ------
@@ -198,11 +198,15 @@ def read_model(path: str | os.PathLike[str]) -> Model:
     OSError
         The file cannot be read.
     """
-    return _decode(read_chunks(path))
+    return decode_model(read_file(path))
 
 
 def decode_model(data: bytes) -> Model:
     """As `read_model`, from the bytes of a file."""
+    if is_ascii(data):
+        from imod_bridge.ascii import decode_ascii
+
+        return decode_ascii(data)
     return _decode(walk(data))
 
 
