@@ -64,9 +64,9 @@ def replace_objects(data: bytes, objects: Sequence[Object]) -> bytes:
     What an object that is there already looks like is the user's: colour, symbol, line width, limit of points per
     contour, material, clip planes, labels and chunks that are not known here all stay. Only what follows from the new
     contours changes: the counts, the type (closed, open, scattered) if it differs, the default sphere size if a point
-    uses it; its meshes go, as they show the old contours. A new contour with the surface number (above 0) and the first
-    point of an old one keeps that one's flags, time, labels and values. Where neither points, sizes nor surfaces differ
-    the contours and meshes stay byte for byte.
+    uses it; its meshes go, as they show the old contours. A contour that is there already stays byte for byte, labels
+    and values included; a new one with the surface number (above 0) and the first point of an old one keeps that one's
+    flags, time, labels and values. Where no contour differs, the meshes stay, too.
 
     Parameters
     ----------
@@ -162,12 +162,12 @@ def _updated(chunks: list[Chunk], item: Object, contour_ids: frozenset[str]) -> 
     }
     parts = [chunks[0].data[:4] + fields.OBJECT.put(record, **changes)]
     parts += [chunk.data for chunk in before[1:] if chunk.id not in _STALE]
-    unused = list(old_contours)
+    unused: dict[tuple[int, bytes], list[_OldContour]] = {}
+    for old_contour in old_contours:
+        unused.setdefault(_key(old_contour.get("surf"), old_contour.points), []).append(old_contour)
     for contour in item.contours:
-        old = next((candidate for candidate in unused if _is_successor(candidate, contour)), None)
-        if old is not None:
-            unused.remove(old)
-        parts.append(_contour_bytes(contour, old, f"object {item.name!r}"))
+        candidates = unused.get(_key(contour.surface, contour.points), [])
+        parts.append(_contour_bytes(contour, _take(candidates, contour), f"object {item.name!r}"))
     parts += [chunk.data for chunk in after if chunk.id not in _STALE]
     return b"".join(parts)
 
@@ -214,26 +214,36 @@ def _is_same(old: _OldContour, new: Contour) -> bool:
     return same_sizes and _equal(old.points, new.points)
 
 
-def _is_successor(old: _OldContour, new: Contour) -> bool:
-    """Whether a new contour carries on one of the file: the same surface number and the same first point."""
-    if new.surface <= 0 or old.get("surf") != new.surface or not (len(new.points) and old.get("psize")):
-        return False
-    return _equal(old.points[0], new.points[0])
+def _key(surface: int, points: NDArray[np.float64] | NDArray[np.float32]) -> tuple[int, bytes]:
+    """What a contour and the one that it carries on have in common: the surface number and the first point."""
+    with np.errstate(over="ignore"):
+        first = points[:1].astype(np.float32) + np.float32(0)  # no -0.0
+    return surface, first.tobytes()
+
+
+def _take(candidates: list[_OldContour], contour: Contour) -> _OldContour | None:
+    """Take the contour of the file that a new one is, or carries on, from those of its surface and first point."""
+    same = [i for i, old in enumerate(candidates) if _is_same(old, contour)]
+    if same:
+        return candidates.pop(same[0])
+    if candidates and contour.surface > 0 and len(contour.points):
+        return candidates.pop(0)
+    return None
 
 
 def _contour_bytes(contour: Contour, old: _OldContour | None, where: str) -> bytes:
     """The bytes of a contour, with what the contour that it carries on had besides points and sizes."""
+    if old is not None and _is_same(old, contour):
+        return b"".join(chunk.data for chunk in (old.head, *old.trailing))
     data = encode_contour(contour, where)
     sizes = b"" if contour.sizes is None else sized_chunk("SIZE", encode_sizes(contour.sizes, where))
     if old is None:
         return data + sizes
     data = data[:4] + fields.CONTOUR.put(data[4:], flags=old.get("flags"), time=old.get("time"))
-    parts = [data]
     place = next((i for i, chunk in enumerate(old.trailing) if chunk.id == "SIZE"), 0)
-    parts += [chunk.data for chunk in old.trailing[:place]]
-    parts.append(sizes)
-    parts += [chunk.data for chunk in old.trailing[place:] if chunk.id != "SIZE"]
-    return b"".join(parts)
+    before = b"".join(chunk.data for chunk in old.trailing[:place])
+    after = b"".join(chunk.data for chunk in old.trailing[place:] if chunk.id != "SIZE")
+    return data + before + sizes + after
 
 
 def _equal(old: NDArray[np.float32], new: NDArray[np.float64]) -> bool:
