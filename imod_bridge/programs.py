@@ -15,6 +15,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from imod_bridge.errors import ProgramError, ProgramNotFoundError
 
@@ -118,7 +119,7 @@ def was_written(path: str | os.PathLike[str], before: Signature, started: float)
     return now != before or now[0] * 1e-9 > started - _COARSE_TIME_S
 
 
-def stop_group(process: subprocess.Popen[str], number: signal.Signals) -> None:
+def stop_group(process: subprocess.Popen[Any], number: signal.Signals) -> None:
     """Send a signal to a process that leads its own group, and to what it has started."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
