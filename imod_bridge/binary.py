@@ -36,7 +36,6 @@ _PARENT = {
 }
 #: imodmodel 0.1.0 declares these sizes, but writes the usual payload; IMOD, which ignores them, reads such files.
 _WRONGLY_DECLARED = {("IMAT", 48): fields.MATERIAL.size, ("SLAN", 48): 60}
-_STORE_ITEM_SIZE = 12
 #: What is read of a file before it is clear that it is a model, bytes.
 _START_SIZE = 512
 _INT = struct.Struct(">i")
@@ -311,7 +310,7 @@ def _check_payload(chunk: Chunk, seen: dict[str, Chunk]) -> None:
         points = fields.CONTOUR.get(seen["CONT"].payload, "psize")
         good, wanted = size == 4 * points, f"{4 * points}, 4 for each point of its contour"
     elif chunk.id in ("COST", "OBST", "MEST", "MOST"):
-        good, wanted = size % _STORE_ITEM_SIZE == 0, f"a multiple of {_STORE_ITEM_SIZE}"
+        good, wanted = size % fields.STORE_ITEM.size == 0, f"a multiple of {fields.STORE_ITEM.size}"
     elif chunk.id == "IMAT":
         # Files of old versions of IMOD have a shorter one.
         good, wanted = size > fields.MATERIAL.offsets["quality"], f"{fields.MATERIAL.size}"

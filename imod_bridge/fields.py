@@ -140,5 +140,12 @@ MATERIAL = Record(
     mat3b3="B",
 )
 
+#: An item of the lists ``COST``, ``OBST``, ``MEST`` and ``MOST``: a property, and what it belongs to. In ``OBST`` the
+#: index is a contour's number, counted from 0, or with the flag a surface's.
+STORE_ITEM = Record(type="h", flags="H", index="i", value="4s")
+#: The index is no number of anything: bits 0 and 1, its type, or bit 4.
+STORE_NO_NUMBER = 0b10011
+STORE_SURFACE = 1 << 6
+
 #: Size of the payload of ``MINX``: six triples of floats.
 IMAGE_REFERENCE_SIZE = 72

@@ -36,8 +36,9 @@ _STALE = frozenset({"MESH", "MEST"})
 
 @dataclass(frozen=True)
 class _OldContour:
-    """A contour of the file: its ``CONT`` and the chunks that go with it."""
+    """A contour of the file: its number in the object, its ``CONT`` and the chunks that go with it."""
 
+    number: int
     head: Chunk
     trailing: tuple[Chunk, ...]
 
@@ -66,7 +67,8 @@ def replace_objects(data: bytes, objects: Sequence[Object]) -> bytes:
     contours changes: the counts, the type (closed, open, scattered) if it differs, the default sphere size if a point
     uses it; its meshes go, as they show the old contours. A contour that is there already stays byte for byte, labels
     and values included; a new one with the surface number (above 0) and the first point of an old one keeps that one's
-    flags, time, labels and values. Where no contour differs, the meshes stay, too.
+    flags, time, labels and values. Properties that the object lists by contour number (``OBST``) follow their contours,
+    or go with them. Where no contour differs, the meshes stay, too.
 
     Parameters
     ----------
@@ -95,7 +97,7 @@ def replace_objects(data: bytes, objects: Sequence[Object]) -> bytes:
     header, groups, tail = _split_model(walk(data))
     contour_ids = _contour_ids([chunk for group in groups for chunk in group])
     present = [(decode_name(fields.OBJECT.get(group[0].payload, "name")), group) for group in groups]
-    parts = [b"".join(chunk.data for chunk in group) for group in groups]
+    parts = [_join(group) for group in groups]
     taken: set[int] = set()
     for item in objects:
         same = [i for i, (name, _) in enumerate(present) if name == item.name and i not in taken]
@@ -105,31 +107,22 @@ def replace_objects(data: bytes, objects: Sequence[Object]) -> bytes:
         else:
             parts.append(encode_object(item))
     start = len(fields.MAGIC)
-    parts.insert(0, fields.MODEL_HEADER.put(header.data, start, objsize=len(parts)))
-    return b"".join([*parts, *(chunk.data for chunk in tail)])
+    return b"".join([fields.MODEL_HEADER.put(header, start, objsize=len(parts)), *parts, tail])
 
 
-def _split_model(chunks: list[Chunk]) -> tuple[Chunk, list[list[Chunk]], list[Chunk]]:
-    """The header, the chunks of each object, and those of the model that end the file.
+def _split_model(chunks: list[Chunk]) -> tuple[bytes, list[list[Chunk]], bytes]:
+    """What stands before the first object, the chunks of each object, and what follows the last one.
 
     An unknown chunk right after the last object's own might belong to it: it stays there, and new objects go behind it.
     Readers find a chunk of the model's by its id, wherever it stands.
     """
-    own = [i for i, chunk in enumerate(chunks) if chunk.id in _OF_OBJECT | _OF_CONTOUR]
-    end = own[-1] + 1 if own else 1
-    while own and chunks[end].id not in _OF_MODEL:
+    starts = [i for i, chunk in enumerate(chunks) if chunk.id == "OBJT"]
+    end = max([0, *(i for i, chunk in enumerate(chunks) if chunk.id in _OF_OBJECT | _OF_CONTOUR)]) + 1
+    while starts and chunks[end].id not in _OF_MODEL:
         end += 1
-    groups: list[list[Chunk]] = []
-    for chunk in chunks[1:end]:
-        if chunk.id == "OBJT":
-            groups.append([])
-        if groups:
-            groups[-1].append(chunk)
-    first = end - sum(len(group) for group in groups)
-    if first > 1:  # chunks before any object: not IMOD's order, but nothing forbids it
-        header = Chunk(chunks[0].id, 0, b"".join(chunk.data for chunk in chunks[:first]))
-        return header, groups, chunks[end:]
-    return chunks[0], groups, chunks[end:]
+    first = starts[0] if starts else end
+    groups = [chunks[i:j] for i, j in zip(starts, [*starts[1:], end], strict=False)]
+    return _join(chunks[:first]), groups, _join(chunks[end:])
 
 
 def _contour_ids(chunks: list[Chunk]) -> frozenset[str]:
@@ -154,22 +147,51 @@ def _updated(chunks: list[Chunk], item: Object, contour_ids: frozenset[str]) -> 
     record = chunks[0].payload
     changes = _needed_display(record, item)
     if same:
-        return chunks[0].data[:4] + fields.OBJECT.put(record, **changes) + b"".join(c.data for c in chunks[1:])
+        return chunks[0].data[:4] + fields.OBJECT.put(record, **changes) + _join(chunks[1:])
     changes |= {
         "contsize": len(item.contours),
         "meshsize": 0,
         "surfsize": max([0, *(contour.surface for contour in item.contours)]),
     }
-    parts = [chunks[0].data[:4] + fields.OBJECT.put(record, **changes)]
-    parts += [chunk.data for chunk in before[1:] if chunk.id not in _STALE]
     unused: dict[tuple[int, bytes], list[_OldContour]] = {}
     for old_contour in old_contours:
         unused.setdefault(_key(old_contour.get("surf"), old_contour.points), []).append(old_contour)
-    for contour in item.contours:
-        candidates = unused.get(_key(contour.surface, contour.points), [])
-        parts.append(_contour_bytes(contour, _take(candidates, contour), f"object {item.name!r}"))
-    parts += [chunk.data for chunk in after if chunk.id not in _STALE]
+    contours = []
+    numbers: dict[int, int] = {}
+    for number, contour in enumerate(item.contours):
+        old = _take(unused.get(_key(contour.surface, contour.points), []), contour)
+        if old is not None:
+            numbers[old.number] = number
+        contours.append(_contour_bytes(contour, old, f"object {item.name!r}"))
+    parts = [chunks[0].data[:4] + fields.OBJECT.put(record, **changes)]
+    parts += [_renumbered(chunk, numbers) for chunk in before[1:] if chunk.id not in _STALE]
+    parts += contours
+    parts += [_renumbered(chunk, numbers) for chunk in after if chunk.id not in _STALE]
     return b"".join(parts)
+
+
+def _renumbered(chunk: Chunk, numbers: dict[int, int]) -> bytes:
+    """The bytes of a chunk of an object; properties in ``OBST`` follow their contours, whose new numbers are given.
+
+    Properties of contours that are gone go with them. The list is sorted by contour or surface number, what belongs to
+    neither comes last.
+    """
+    if chunk.id != "OBST":
+        return chunk.data
+    size, payload = fields.STORE_ITEM.size, chunk.payload
+    numbered: list[tuple[int, bytes]] = []
+    rest = b""
+    for start in range(0, len(payload), size):
+        item = payload[start : start + size]
+        flags, index = fields.STORE_ITEM.get(item, "flags"), fields.STORE_ITEM.get(item, "index")
+        if flags & fields.STORE_NO_NUMBER:
+            rest += item
+        elif flags & fields.STORE_SURFACE:
+            numbered.append((index, item))
+        elif index in numbers:
+            numbered.append((numbers[index], fields.STORE_ITEM.put(item, index=numbers[index])))
+    kept = b"".join(item for _, item in sorted(numbered, key=lambda pair: pair[0])) + rest
+    return sized_chunk("OBST", kept) if kept else b""
 
 
 def _split_object(
@@ -189,7 +211,7 @@ def _split_object(
             after.append(chunk)
         else:
             before.append(chunk)
-    return before, [_OldContour(group[0], tuple(group[1:])) for group in contours], after
+    return before, [_OldContour(i, group[0], tuple(group[1:])) for i, group in enumerate(contours)], after
 
 
 def _needed_display(record: bytes, item: Object) -> dict[str, int]:
@@ -234,16 +256,20 @@ def _take(candidates: list[_OldContour], contour: Contour) -> _OldContour | None
 def _contour_bytes(contour: Contour, old: _OldContour | None, where: str) -> bytes:
     """The bytes of a contour, with what the contour that it carries on had besides points and sizes."""
     if old is not None and _is_same(old, contour):
-        return b"".join(chunk.data for chunk in (old.head, *old.trailing))
+        return _join((old.head, *old.trailing))
     data = encode_contour(contour, where)
     sizes = b"" if contour.sizes is None else sized_chunk("SIZE", encode_sizes(contour.sizes, where))
     if old is None:
         return data + sizes
     data = data[:4] + fields.CONTOUR.put(data[4:], flags=old.get("flags"), time=old.get("time"))
     place = next((i for i, chunk in enumerate(old.trailing) if chunk.id == "SIZE"), 0)
-    before = b"".join(chunk.data for chunk in old.trailing[:place])
-    after = b"".join(chunk.data for chunk in old.trailing[place:] if chunk.id != "SIZE")
+    before = _join(old.trailing[:place])
+    after = _join([chunk for chunk in old.trailing[place:] if chunk.id != "SIZE"])
     return data + before + sizes + after
+
+
+def _join(chunks: Sequence[Chunk]) -> bytes:
+    return b"".join(chunk.data for chunk in chunks)
 
 
 def _equal(old: NDArray[np.float32], new: NDArray[np.float64]) -> bool:
