@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepvesicle.corrections import reconcile, remove
 from deepvesicle.errors import BadInputError, NetworkError
 from deepvesicle.fitting.evidence import MASK_SCORE, Evidence
-from deepvesicle.fitting.outliers import judge
-from deepvesicle.fitting.propose import propose
-from deepvesicle.fitting.refine import refine
 from deepvesicle.grid import Probability, Tomogram
+from deepvesicle.marks import Drawn, Floats
+from deepvesicle.placing import Fate, Fitter, Limits, place_marks
 from deepvesicle.settings import Settings
 from deepvesicle.vesicles import Status, Vesicles
 
@@ -85,6 +85,11 @@ def segment(
     BadInputError
         The probability covers another volume than the tomogram.
     """
+    # Here, not above: `fix` does without them, and they take half of its time to load.
+    from deepvesicle.fitting.outliers import judge
+    from deepvesicle.fitting.propose import propose
+    from deepvesicle.fitting.refine import refine
+
     if probability is None:
         if network is None:
             raise ValueError("segment needs a network or a probability")
@@ -110,6 +115,90 @@ def segment(
         vesicles = vesicles.with_status(outside, Status.REJECTED, "the centre lies outside the mask")
     vesicles = judge(vesicles, settings.outliers, settings.proposal)
     return Result(vesicles, probability)
+
+
+@dataclass(frozen=True, eq=False)
+class Fixed:
+    """What `fix` made of a table.
+
+    Parameters
+    ----------
+    vesicles : Vesicles
+        All rows, those without a sphere in the model too.
+    sphere_ids : tuple of int
+        Id of each sphere that was drawn, in its order.
+    fates : tuple of Fate
+        What became of each mark.
+    removed : tuple of int or None
+        For each removing point the id of the sphere that went.
+    changes : mapping of str to int
+        How many spheres the user changed in 3dmod, by kind.
+    """
+
+    vesicles: Vesicles
+    sphere_ids: tuple[int, ...]
+    fates: tuple[Fate, ...]
+    removed: tuple[int | None, ...]
+    changes: Mapping[str, int]
+
+
+def fix(
+    tomogram: Tomogram,
+    table: Vesicles | None,
+    drawn: Drawn,
+    status_of_object: Mapping[str, Status],
+    settings: Settings,
+    *,
+    radius_nm: float | None = None,
+    refit: bool = False,
+    fitter: Fitter | None = None,
+    progress: Progress | None = None,
+) -> Fixed:
+    """Carry out what a user drew to correct vesicles.
+
+    Parameters
+    ----------
+    tomogram : Tomogram
+        Read only about the marks.
+    table : Vesicles, optional
+        As it was before; without it, the spheres that were drawn are all there is.
+    drawn : Drawn
+    status_of_object : mapping of str to Status
+        What it means that a sphere is in an object.
+    settings : Settings
+        The limits of the radius, and how to fit.
+    radius_nm : float, optional
+        Where fits of clicks start; found from the tomogram if not given.
+    refit : bool
+        Also fit what the user placed or changed, and what could not be fitted before.
+    fitter : callable, optional
+        In place of `deepvesicle.fitting.click.fit_marks`.
+    progress : callable, optional
+        Called with (stage, done, in all).
+    """
+    grid = tomogram.grid
+    low, high = settings.proposal.min_radius_nm, settings.proposal.max_radius_nm
+    hint = float("nan") if radius_nm is None else radius_nm
+    limits = Limits(*(float(v) for v in grid.length_to_vox([hint, low, high])))
+    state = reconcile(table, grid, drawn.spheres, drawn.tried, status_of_object)
+    vesicles, removed = remove(state.vesicles, drawn.removals)
+    state = replace(state, vesicles=vesicles)
+
+    def fit(centres_vox: Floats, radii_vox: Floats, known: Vesicles) -> Vesicles:
+        from deepvesicle.fitting.click import fit_marks
+
+        return fit_marks(
+            tomogram,
+            centres_vox,
+            radii_vox,
+            known,
+            settings.refinement,
+            settings.proposal,
+            progress=None if progress is None else lambda done, total: progress("fit", done, total),
+        )
+
+    vesicles, fates = place_marks(state, drawn.marks, fitter or fit, limits, refit=refit, tried=drawn.tried)
+    return Fixed(vesicles, state.sphere_ids, fates, removed, state.changes)
 
 
 def _check_same_space(probability: Probability, tomogram: Tomogram) -> None:

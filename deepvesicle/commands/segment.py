@@ -112,7 +112,14 @@ def run(
         inputs["mask"] = mask
     if from_probability is not None:
         inputs["probability"] = from_probability
-    record = RunRecord.start("segment", settings, inputs, voxel_nm=volume.grid.voxel_nm, voxel_source=voxel_source)
+    record = RunRecord.start(
+        "segment",
+        settings,
+        inputs,
+        voxel_nm=volume.grid.voxel_nm,
+        voxel_source=voxel_source,
+        invert=volume.invert,
+    )
     region = read_region(mask, volume.grid) if mask is not None else None
     probability = read_probability(from_probability) if from_probability is not None else None
     warnings = list(volume.notes)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,6 +61,14 @@ def new_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterat
                 target.parent.rmdir()
         raise
     _sync(target.parent)
+
+
+def keep_backup(path: str | os.PathLike[str]) -> None:
+    """Copy a file to its name with ``~``, as IMOD does, in place of an older copy; nothing where there is no file."""
+    path = Path(path)
+    if path.is_file():
+        with new_file(path.with_name(path.name + "~"), overwrite=True) as temporary:
+            shutil.copy2(path, temporary)
 
 
 def check_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:

@@ -1,12 +1,14 @@
 """IMOD models: vesicles as spheres that 3dmod shows, points and outlines that users draw.
 
-Nothing here knows about bytes, axes or half voxels of the format: see `imod_bridge`.
+What users draw to correct vesicles is read in `deepvesicle.files.drawn`. Nothing here knows about bytes, axes or half
+voxels of the format: see `imod_bridge`.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +16,10 @@ from numpy.typing import NDArray
 from deepvesicle.errors import ModelFileError
 from deepvesicle.files.atomic import new_file
 from deepvesicle.files.outline import Outline, slice_of
-from deepvesicle.grid import Grid, Points, angstrom_to_nm
+from deepvesicle.grid import Grid, Points, nm_to_angstrom
+from deepvesicle.marks import NOT_FITTED, lacks_sphere
 from deepvesicle.vesicles import Status, Vesicles
-from imod_bridge.coordinates import image_shape_zyx, index_to_model, shape_to_model, stored_to_index
+from imod_bridge.coordinates import ModelFrame, frame_of, image_shape_zyx, shape_to_model
 from imod_bridge.errors import ModelFormatError
 from imod_bridge.model import (
     SCATTERED_OBJECT,
@@ -29,21 +32,23 @@ from imod_bridge.model import (
 )
 
 #: Object name and colour of each status. The colours are told apart with any kind of colour vision (Okabe and Ito).
-_OBJECT_OF_STATUS: dict[Status, tuple[str, tuple[float, float, float]]] = {
+OBJECT_OF_STATUS: dict[Status, tuple[str, tuple[float, float, float]]] = {
     Status.REFINED: ("vesicles", (0.0, 0.62, 0.45)),  # bluish green
     Status.MANUAL: ("manual", (0.34, 0.71, 0.91)),  # sky blue
     Status.DOUBTFUL: ("doubtful", (0.90, 0.62, 0.0)),  # orange
     Status.REJECTED: ("rejected", (0.84, 0.37, 0.0)),  # vermilion
     Status.PROPOSED: ("proposed", (0.80, 0.47, 0.65)),  # reddish purple
 }
-_STATUS_OF_OBJECT = {name: status for status, (name, _) in _OBJECT_OF_STATUS.items()}
+STATUS_OF_OBJECT = {name: status for status, (name, _) in OBJECT_OF_STATUS.items()}
+_COLOUR_OF_OBJECT = {**dict(OBJECT_OF_STATUS.values()), NOT_FITTED: (0.94, 0.89, 0.26)}  # yellow
+#: Names of all objects that this program writes.
+OUR_OBJECTS = tuple(_COLOUR_OF_OBJECT)
 _MODEL_NAME = "deepvesicle vesicles"
 _SPHERE_QUALITY = 2
+_SYMBOL_OF_MARKS = 3  # a triangle
 _LARGEST_ID = 2**31 - 1
 #: Points farther than this outside the tomogram were not drawn on it: a vesicle's centre may lie a radius outside.
 _FAR_OUTSIDE_NM = 100.0
-#: Pixel sizes that differ by less are taken as the same, as share.
-_SAME_PIXEL_SIZE = 0.05
 
 
 def write_vesicles_model(path: str | os.PathLike[str], vesicles: Vesicles, *, overwrite: bool = False) -> None:
@@ -52,7 +57,8 @@ def write_vesicles_model(path: str | os.PathLike[str], vesicles: Vesicles, *, ov
     Each status is an object of scattered points (``vesicles`` for refined ones, ``manual``, ``doubtful``, ``rejected``,
     ``proposed``), each vesicle a contour of one point with its radius as size. Only ``vesicles`` is there when empty.
     The id of a vesicle is its contour's surface number. Centres and radii have float32 precision. There is no image
-    reference (``MINX``), so 3dmod takes the points as they are, whatever the tomogram's origin.
+    reference (``MINX``), so 3dmod takes the points as they are, whatever the tomogram's origin. Rows that the user
+    deleted, and marks that could not be fitted, are not written as spheres: see `deepvesicle.marks.lacks_sphere`.
 
     Parameters
     ----------
@@ -70,38 +76,57 @@ def write_vesicles_model(path: str | os.PathLike[str], vesicles: Vesicles, *, ov
     ValueError
         A radius that is not positive, a centre that is not finite, or an id beyond 32 bits.
     """
-    radii = vesicles.radii_vox
+    model = empty_model(vesicles.grid)
+    contours = sphere_contours(vesicles, frame_on(path, model, vesicles.grid))
+    objects = tuple(
+        replace(new_object(name), contours=contours[name])
+        for name in STATUS_OF_OBJECT
+        if contours[name] or name == OBJECT_OF_STATUS[Status.REFINED][0]
+    )
+    data = encode_model(replace(model, objects=objects))
+    with new_file(path, overwrite=overwrite) as temporary:
+        temporary.write_bytes(data)
+
+
+def empty_model(grid: Grid) -> Model:
+    """A model without objects for a tomogram; see `write_vesicles_model`."""
+    return Model(name=_MODEL_NAME, image_size=shape_to_model(grid.shape_zyx), pixel_size=grid.voxel_nm, units=UNITS_NM)
+
+
+def new_object(name: str) -> Object:
+    """One of `OUR_OBJECTS`, without contours: scattered points, each of which 3dmod puts into a contour of its own."""
+    return Object(
+        name=name,
+        colour=_COLOUR_OF_OBJECT[name],
+        flags=SCATTERED_OBJECT,
+        point_limit=1,
+        symbol=_SYMBOL_OF_MARKS if name == NOT_FITTED else Object.symbol,
+        sphere_quality=_SPHERE_QUALITY,
+    )
+
+
+def sphere_contours(vesicles: Vesicles, frame: ModelFrame) -> dict[str, tuple[Contour, ...]]:
+    """The spheres of a table as contours, by the name of the object that they belong to.
+
+    Rows that are no spheres (deleted by the user, or marks that could not be fitted) are left out.
+
+    Raises
+    ------
+    ValueError
+        A radius that is not positive, a centre that is not finite, or an id beyond 32 bits.
+    """
+    rows = np.flatnonzero(~lacks_sphere(vesicles.features, len(vesicles)))
+    radii = vesicles.radii_vox[rows]
     if not (np.isfinite(radii).all() and (radii > 0).all()):
         raise ValueError("every sphere needs a positive radius")
     if len(vesicles) and vesicles.ids.max() > _LARGEST_ID:
         raise ValueError(f"IMOD stores ids up to {_LARGEST_ID}, got {vesicles.ids.max()}")
-    points = index_to_model(vesicles.centres_vox)
-    objects = []
-    for status, (name, colour) in _OBJECT_OF_STATUS.items():
-        rows = np.flatnonzero(vesicles.has_status(status))
-        if len(rows) == 0 and status is not Status.REFINED:
-            continue
-        contours = tuple(Contour(points[i : i + 1], radii[i : i + 1], surface=int(vesicles.ids[i])) for i in rows)
-        objects.append(
-            Object(
-                name=name,
-                contours=contours,
-                colour=colour,
-                flags=SCATTERED_OBJECT,
-                point_limit=1,
-                sphere_quality=_SPHERE_QUALITY,
-            )
-        )
-    model = Model(
-        objects=tuple(objects),
-        name=_MODEL_NAME,
-        image_size=shape_to_model(vesicles.grid.shape_zyx),
-        pixel_size=vesicles.grid.voxel_nm,
-        units=UNITS_NM,
-    )
-    data = encode_model(model)
-    with new_file(path, overwrite=overwrite) as temporary:
-        temporary.write_bytes(data)
+    points, sizes = frame.to_stored(vesicles.centres_vox[rows]), frame.vox_to_sizes(radii)
+    contours: dict[str, list[Contour]] = {name: [] for name in STATUS_OF_OBJECT}
+    for i, row in enumerate(rows):
+        name, _ = OBJECT_OF_STATUS[vesicles.status[row]]
+        contours[name].append(Contour(points[i : i + 1], sizes[i : i + 1], surface=int(vesicles.ids[row])))
+    return {name: tuple(items) for name, items in contours.items()}
 
 
 def read_vesicles_model(path: str | os.PathLike[str], grid: Grid) -> Vesicles:
@@ -128,7 +153,7 @@ def read_vesicles_model(path: str | os.PathLike[str], grid: Grid) -> Vesicles:
     ModelFileError
         Not a usable model, or drawn on another volume.
     """
-    model = _read(path)
+    model = read_model_of(path)
     centres: list[Points] = []
     radii: list[NDArray[np.float64]] = []
     surfaces: list[int] = []
@@ -143,14 +168,14 @@ def read_vesicles_model(path: str | os.PathLike[str], grid: Grid) -> Vesicles:
         centres.append(contour.points[with_sphere])
         radii.append(contour_radii[with_sphere])
         surfaces += [contour.surface] * count
-        status += [_STATUS_OF_OBJECT.get(item.name, Status.MANUAL)] * count
-        ours += [item.name in _STATUS_OF_OBJECT] * count
-    centres_vox = _to_index(path, model, grid, centres)
+        status += [STATUS_OF_OBJECT.get(item.name, Status.MANUAL)] * count
+        ours += [item.name in STATUS_OF_OBJECT] * count
+    frame = frame_on(path, model, grid)
     return Vesicles(
         grid,
         _ids(surfaces, ours),
-        centres_vox,
-        np.concatenate([np.zeros(0), *radii]),
+        points_on(path, model, frame, grid, centres),
+        frame.sizes_to_vox(np.concatenate([np.zeros(0), *radii])),
         status=tuple(status),
     )
 
@@ -174,9 +199,9 @@ def read_points(path: str | os.PathLike[str], grid: Grid) -> Points:
     ModelFileError
         Not a usable model, or drawn on another volume.
     """
-    model = _read(path)
+    model = read_model_of(path)
     bare = [contour.points[~(item.radii(contour) > 0)] for item, contour in _annotations(model)]
-    return _to_index(path, model, grid, bare)
+    return points_on(path, model, frame_on(path, model, grid), grid, bare)
 
 
 def read_outline(path: str | os.PathLike[str], grid: Grid, *, object_name: str | None = None) -> Outline:
@@ -196,7 +221,7 @@ def read_outline(path: str | os.PathLike[str], grid: Grid, *, object_name: str |
         Not a usable model, drawn on another volume, without closed contours of three or more points, or with a closed
         contour that does not lie on one slice.
     """
-    model = _read(path)
+    model = read_model_of(path)
     objects = [item for item in model.objects if object_name is None or item.name == object_name]
     if not objects and object_name is not None:
         names = ", ".join(repr(item.name) for item in model.objects) or "no objects"
@@ -214,7 +239,7 @@ def read_outline(path: str | os.PathLike[str], grid: Grid, *, object_name: str |
             got=_describe(objects),
             remedy="In 3dmod make an object of type Closed and draw the outline on several slices",
         )
-    points = _to_index(path, model, grid, closed)
+    points = points_on(path, model, frame_on(path, model, grid), grid, closed)
     contours: dict[int, tuple[NDArray[np.float64], ...]] = {}
     for polygon in np.split(points, np.cumsum([len(contour) for contour in closed])[:-1]):
         slices = slice_of(polygon[:, 0])
@@ -230,7 +255,7 @@ def read_outline(path: str | os.PathLike[str], grid: Grid, *, object_name: str |
     return Outline(grid, dict(sorted(contours.items())))
 
 
-def _read(path: str | os.PathLike[str]) -> Model:
+def read_model_of(path: str | os.PathLike[str]) -> Model:
     """Read a model; whatever is wrong with the file becomes a `ModelFileError` that names it."""
     try:
         return read_model(path)
@@ -280,50 +305,44 @@ def _describe(objects: Iterable[Object]) -> str:
     return ", ".join(kinds) or "no objects"
 
 
-def _to_index(path: str | os.PathLike[str], model: Model, grid: Grid, stored: Sequence[NDArray[np.float64]]) -> Points:
-    """Stored points, joined, as z, y, x voxel points of `grid`, after a check that they can belong there."""
+def frame_on(path: str | os.PathLike[str], model: Model, grid: Grid) -> ModelFrame:
+    """How a model's coordinates lie on a tomogram's grid; `path` is for messages.
+
+    Raises
+    ------
+    ModelFileError
+        The model contradicts itself.
+    """
     try:
-        points = stored_to_index(np.concatenate([np.zeros((0, 3)), *stored]), model)
+        return frame_of(model, grid.shape_zyx, float(nm_to_angstrom(grid.voxel_nm)))
     except ModelFormatError as error:
         raise _damaged(path, error) from error
+
+
+def points_on(
+    path: str | os.PathLike[str], model: Model, frame: ModelFrame, grid: Grid, stored: Sequence[NDArray[np.float64]]
+) -> Points:
+    """Stored points, joined, as z, y, x voxel points of `grid`, after a check that they can belong there.
+
+    Raises
+    ------
+    ModelFileError
+        Points that are not finite, or lie mostly outside the tomogram.
+    """
+    points = frame.to_index(np.concatenate([np.zeros((0, 3)), *stored]))
     if not np.isfinite(points).all():
         raise ModelFileError(f"{path} has points whose coordinates are not numbers")
     shape = image_shape_zyx(model)
-    pixel_nm = _pixel_nm(model)
     margin = float(grid.length_to_vox(_FAR_OUTSIDE_NM))
     high = np.asarray(grid.shape_zyx) - 0.5 + margin
     far = ((points < -0.5 - margin) | (points > high)).any(axis=1)
-    mostly_outside = far.sum() > len(points) / 2 and shape != grid.shape_zyx
-    if mostly_outside or _is_other_sampling(shape, pixel_nm, grid):
+    if far.sum() > len(points) / 2 and shape != grid.shape_zyx:
         nz, ny, nx = grid.shape_zyx
-        drawn = f"an image of {shape[2]} x {shape[1]} x {shape[0]} voxels"
-        drawn += f" of {pixel_nm:.4g} nm" if pixel_nm else ""
-        drawn += f", {far.sum()} of {len(points)} points far outside the tomogram" if far.any() else ""
         raise ModelFileError(
             f"{path} was not drawn on this tomogram",
             expected=f"an image of {nx} x {ny} x {nz} voxels of {grid.voxel_nm:.4g} nm",
-            got=drawn,
+            got=f"an image of {shape[2]} x {shape[1]} x {shape[0]} voxels, "
+            f"{far.sum()} of {len(points)} points far outside the tomogram",
             remedy="Use the model of this tomogram, or open it in 3dmod on this tomogram, check it and save it",
         )
     return points
-
-
-def _pixel_nm(model: Model) -> float | None:
-    """Pixel size of the image that a model was drawn on, nm; None where it does not say."""
-    if model.image_reference is not None:
-        return float(angstrom_to_nm(model.image_reference.spacing[0]))
-    return model.pixel_size_nm
-
-
-def _is_other_sampling(shape_zyx: tuple[int, int, int], pixel_nm: float | None, grid: Grid) -> bool:
-    """Whether a model was drawn on the same volume at another binning: both its size and its pixel size say so.
-
-    Either alone proves nothing: a loaded part of the volume has another size, a wrong header another pixel size.
-    """
-    if not pixel_nm or min(shape_zyx) < 1 or shape_zyx == grid.shape_zyx:
-        return False
-    factor = pixel_nm / grid.voxel_nm
-    if not np.isfinite(factor) or abs(factor - 1) < _SAME_PIXEL_SIZE:
-        return False
-    mismatch = np.abs(np.asarray(shape_zyx) * factor - np.asarray(grid.shape_zyx))
-    return bool((mismatch <= max(2.0, 2 * factor)).all())

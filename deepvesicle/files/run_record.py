@@ -105,6 +105,10 @@ class RunRecord:
         Of the result: vesicles refined, rejected and so on.
     versions : mapping of name to str
     host : mapping of name to str or int
+    invert : bool
+        The tomogram was read with its contrast turned.
+    before : mapping, optional
+        The record that this one takes the place of, as JSON: of the segmentation that was corrected.
     """
 
     command: str
@@ -122,20 +126,23 @@ class RunRecord:
     counts: Mapping[str, float] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     host: Mapping[str, str | int] = field(default_factory=dict)
+    invert: bool = False
+    before: Mapping[str, Any] | None = None
 
     @classmethod
     def start(
         cls,
         command: str,
         settings: Settings | Mapping[str, Any],
-        inputs: Mapping[str, PathLike],
+        inputs: Mapping[str, PathLike | FileRecord],
         *,
         argv: Sequence[str] | None = None,
         seed: int | None = None,
         voxel_nm: float | None = None,
         voxel_source: str = "",
+        invert: bool = False,
     ) -> RunRecord:
-        """Begin a record: hash the inputs, note the time, the versions and the machine.
+        """Begin a record: hash the inputs (that are not hashed yet), note the time, the versions and the machine.
 
         Raises
         ------
@@ -147,10 +154,13 @@ class RunRecord:
             argv=tuple(sys.argv if argv is None else argv),
             folder=os.getcwd(),
             settings=settings.to_json() if isinstance(settings, Settings) else dict(settings),
-            inputs={name: FileRecord.of(path) for name, path in inputs.items()},
+            inputs={
+                name: item if isinstance(item, FileRecord) else FileRecord.of(item) for name, item in inputs.items()
+            },
             seed=seed,
             voxel_nm=voxel_nm,
             voxel_source=voxel_source,
+            invert=invert,
             started=_now(),
             versions=program_versions(),
             host=_host(),
@@ -171,6 +181,12 @@ class RunRecord:
             warnings=tuple(warnings),
             ended=_now(),
         )
+
+    def following(self, earlier: RunRecord | None) -> RunRecord:
+        """Keep the record of the segmentation that was corrected; of several corrections only the last is kept."""
+        if earlier is None:
+            return self
+        return replace(self, before=earlier.before if earlier.command == self.command else earlier.to_json())
 
     def to_json(self) -> dict[str, Any]:
         """Nested plain dictionary."""

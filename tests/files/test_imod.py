@@ -17,6 +17,7 @@ from deepvesicle.errors import ModelFileError, OutputExistsError
 from deepvesicle.files.imod import read_outline, read_points, read_vesicles_model, write_vesicles_model
 from deepvesicle.files.outline import Outline
 from deepvesicle.grid import Grid
+from deepvesicle.marks import DELETED, NOT_FITTED
 from deepvesicle.vesicles import Status, Vesicles
 from imod_bridge.model import Contour, ImageReference, Model, Object, read_model, write_model
 
@@ -224,20 +225,36 @@ def test_real_models(shared_data):
     assert sum(len(polygons) for polygons in outline.contours.values()) == 2
 
 
+def test_a_model_drawn_at_another_binning_is_read(rng, tmp_path):
+    path = tmp_path / "v.mod"
+    drawn = some_vesicles(rng)
+    write_vesicles_model(path, drawn)
+    corner = np.array([0.5, 0.5, 0.5])  # the outer faces coincide
+    for shape, factor in (((26, 108, 160), 0.5), ((104, 430, 640), 2.0)):
+        read = by_id(read_vesicles_model(path, Grid(shape, GRID.voxel_nm / factor)))
+        wanted = (by_id(drawn).centres_vox + corner) * factor - corner
+        np.testing.assert_allclose(read.centres_vox, wanted, atol=1e-4)
+        np.testing.assert_allclose(read.radii_vox, by_id(drawn).radii_vox * factor, rtol=1e-6)
+
+
 def test_a_model_of_another_volume_is_refused(rng, tmp_path):
     path = tmp_path / "v.mod"
     write_vesicles_model(path, some_vesicles(rng))
-    coarse = Grid((26, 108, 160), 2 * GRID.voxel_nm)
-    with pytest.raises(ModelFileError, match="not drawn on this tomogram.*160 x 108 x 26.*320 x 215 x 52"):
-        read_vesicles_model(path, coarse)
-    fine = Grid((104, 430, 640), GRID.voxel_nm / 2)
-    with pytest.raises(ModelFileError, match="not drawn on this tomogram"):
-        read_vesicles_model(path, fine)
-    with pytest.raises(ModelFileError, match="far outside"):
+    with pytest.raises(ModelFileError, match="not drawn on this tomogram.*20 x 20 x 10.*320 x 215 x 52.*far outside"):
         read_vesicles_model(path, Grid((10, 20, 20), GRID.voxel_nm))
     # a wrong pixel size alone, or another size alone, proves nothing
     assert len(read_vesicles_model(path, replace(GRID, voxel_nm=1.0))) == 12
     assert len(read_vesicles_model(path, Grid((60, 230, 330), GRID.voxel_nm))) == 12
+
+
+def test_rows_without_a_sphere_are_not_written(rng, tmp_path):
+    path = tmp_path / "v.mod"
+    drawn = some_vesicles(rng)
+    flags = np.full(12, np.nan)
+    drawn = drawn.with_features(**{DELETED: np.where(np.arange(12) == 3, 1, flags), NOT_FITTED: flags})
+    drawn = drawn.with_features(**{NOT_FITTED: np.where(np.arange(12) == 7, 1, 0)})
+    write_vesicles_model(path, drawn)
+    assert set(read_vesicles_model(path, GRID).ids) == set(np.delete(drawn.ids, [3, 7]))
 
 
 def test_damaged_and_missing_files_name_themselves_and_a_remedy(rng, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deepvesicle.errors import BadInputError
-from deepvesicle.fitting.rasterize import rasterize
+from deepvesicle.fitting.rasterize import rasterize, voxel_counts
 from deepvesicle.grid import Grid
 from deepvesicle.vesicles import Status, Vesicles
 
@@ -114,3 +114,15 @@ def test_bad_spheres_and_arrays_are_refused() -> None:
         rasterize(OVERLAPPING, out=np.zeros((3, 4, 5), dtype=np.uint16))
     with pytest.raises(ValueError, match="integer"):
         rasterize(OVERLAPPING, dtype=np.float32)
+
+
+def test_voxels_are_counted_in_their_boxes_and_drawn_on_a_blank_map(rng):
+    grid = Grid((30, 41, 52), 1.3)
+    status = [Status.REFINED] * 9 + [Status.REJECTED]
+    vesicles = Vesicles.from_spheres(grid, rng.uniform(-4, 50, (10, 3)), rng.uniform(2, 9, 10), status=status)
+    labels = rasterize(vesicles)
+    blank = np.zeros(grid.shape_zyx, np.uint16)
+    np.testing.assert_array_equal(rasterize(vesicles, out=blank, blank=True).data, labels.data)
+    numbers, counts = np.unique(labels.data[labels.data > 0], return_counts=True)
+    found = {number: count for number, count in voxel_counts(labels, vesicles).items() if count}
+    assert found == dict(zip(numbers.tolist(), counts.tolist(), strict=True))
