@@ -12,12 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepvesicle.grid import Grid
-from deepvesicle.marks import DELETED, NOT_FITTED, DrawnSphere, Floats, Mark, lacks_sphere
+from deepvesicle.marks import DELETED, NOT_FITTED, DrawnSphere, Floats, Mark, is_same_place, lacks_sphere
 from deepvesicle.vesicles import Status, Vesicles
-
-#: Places and radii that differ by less were not changed by the user but rounded by the file or by 3dmod, voxels. Moving
-#: a point with the mouse changes it by an eighth of a screen pixel at least.
-ROUNDING_VOX = 2e-3
 
 BY_USER_SIZE = "placed or changed by the user"
 BY_USER_ACCEPTED = "accepted by the user"
@@ -235,13 +231,6 @@ def removed_row(row: Vesicles, reason: str) -> Vesicles:
     """The row of a sphere that the user does not want: it stays in the table alone."""
     features = {DELETED: [1.0], **({NOT_FITTED: [0.0]} if NOT_FITTED in row.features else {})}
     return _judged(row, Status.REJECTED, reason).with_features(**features)
-
-
-def is_same_place(centre_a: Floats, radius_a: float, centre_b: Floats, radius_b: float) -> bool:
-    """Whether two spheres differ by rounding alone; lengths in voxels."""
-    difference = np.abs(np.append(np.subtract(centre_a, centre_b), radius_a - radius_b))
-    scale = np.abs(np.append(centre_b, radius_b))
-    return bool((difference <= ROUNDING_VOX + 4 * np.finfo(np.float32).eps * scale).all())
 
 
 _COLUMNS = (

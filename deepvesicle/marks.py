@@ -22,6 +22,9 @@ Place = tuple[str, int, int]
 #: Features of rows in the table that have no sphere in the model, 1 where it is so: the user deleted it, or it is a
 #: mark that could not be fitted. The second is also the name of the object that such marks are in.
 DELETED, NOT_FITTED = "deleted", "not_fitted"
+#: Places and radii that differ by less were not changed by the user but rounded by the file or by 3dmod, voxels. Moving
+#: a point with the mouse changes it by an eighth of a screen pixel at least.
+ROUNDING_VOX = 2e-3
 #: Points whose spread along one axis is less than this share of that along others lie in a plane.
 _FLAT = 0.1
 #: Points of a closed contour within this of one another in z lie on one slice, voxels.
@@ -186,6 +189,13 @@ def lacks_sphere(features: Mapping[str, Floats], count: int) -> NDArray[np.bool_
     """Which rows of a table (N,) stand for something that is not a sphere in the model; see `DELETED`."""
     unknown = np.full(count, np.nan)
     return np.asarray((features.get(DELETED, unknown) > 0) | (features.get(NOT_FITTED, unknown) > 0))
+
+
+def is_same_place(centre_a: Floats, radius_a: float, centre_b: Floats, radius_b: float) -> bool:
+    """Whether two spheres differ by rounding alone; lengths in voxels."""
+    difference = np.abs(np.append(np.subtract(centre_a, centre_b), radius_a - radius_b))
+    scale = np.abs(np.append(centre_b, radius_b))
+    return bool((difference <= ROUNDING_VOX + 4 * np.finfo(np.float32).eps * scale).all())
 
 
 def _disc(points: Points) -> Reading | None:

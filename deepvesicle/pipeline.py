@@ -131,6 +131,8 @@ class Fixed:
         What became of each mark.
     removed : tuple of int or None
         For each removing point the id of the sphere that went.
+    overruled : tuple of int or None
+        For each of those that removed nothing, the id of a sphere that is there now: a mark was there as well.
     changes : mapping of str to int
         How many spheres the user changed in 3dmod, by kind.
     """
@@ -139,6 +141,7 @@ class Fixed:
     sphere_ids: tuple[int, ...]
     fates: tuple[Fate, ...]
     removed: tuple[int | None, ...]
+    overruled: tuple[int | None, ...]
     changes: Mapping[str, int]
 
 
@@ -198,7 +201,9 @@ def fix(
         )
 
     vesicles, fates = place_marks(state, drawn.marks, fitter or fit, limits, refit=refit, tried=drawn.tried)
-    return Fixed(vesicles, state.sphere_ids, fates, removed, state.changes)
+    _, inside = remove(vesicles, drawn.removals)
+    overruled = tuple(now if gone is None else None for now, gone in zip(inside, removed, strict=True))
+    return Fixed(vesicles, state.sphere_ids, fates, removed, overruled, state.changes)
 
 
 def _check_same_space(probability: Probability, tomogram: Tomogram) -> None:

@@ -13,7 +13,7 @@ from enum import Enum
 import numpy as np
 
 from deepvesicle.corrections import State, containing_row, flagged, one_row, removed_row, with_rows
-from deepvesicle.marks import DELETED, NOT_FITTED, Floats, Form, Kind, Mark, Reading, read_mark
+from deepvesicle.marks import DELETED, NOT_FITTED, Floats, Form, Kind, Mark, Reading, is_same_place, read_mark
 from deepvesicle.vesicles import Status, Vesicles
 
 #: Fits spheres: start centres (N, 3), start radii (N,; NaN where unknown) and the other spheres about them -> a row
@@ -60,6 +60,11 @@ class Fate:
     result: Result
     vesicle: int
     note: str = ""
+
+    @property
+    def is_left(self) -> bool:
+        """Whether its points wait in the object `not_fitted`."""
+        return self.result is Result.NOT_FITTED and bool(self.mark.places)
 
 
 @dataclass(frozen=True)
@@ -259,11 +264,19 @@ class _Placing:
 
     def _leave(self, mark: Mark, kind: Kind | None, number: int, reason: str) -> None:
         """Keep a mark that cannot be fitted: a row with the reason, which is no sphere."""
-        number = number or self._new_id()
-        radius = self._limits.hint_vox
-        if not radius > 0:
-            shown = self.vesicles.radii_vox[self.vesicles.accepted]
-            radius = float(np.median(shown)) if len(shown) else (self._limits.min_vox + self._limits.max_vox) / 2
+        if not self._waits_there(number, mark):
+            number = number or self._new_id()
+            self._wait(number, mark, reason)
+        self._done.append(Fate(mark, kind, Result.NOT_FITTED, number, reason))
+
+    def _waits_there(self, number: int, mark: Mark) -> bool:
+        """Whether a mark has a row already, which says that it could not be fitted at this very place."""
+        rows = np.flatnonzero((self.vesicles.ids == number) & flagged(self.vesicles, NOT_FITTED))
+        return len(rows) > 0 and is_same_place(mark.middle_vox, 0.0, self.vesicles.centres_vox[rows[0]], 0.0)
+
+    def _wait(self, number: int, mark: Mark, reason: str) -> None:
+        """Write the row of a mark that could not be fitted."""
+        radius = self._stand_in_radius()
         row = one_row(
             self.vesicles.grid,
             number,
@@ -274,7 +287,13 @@ class _Placing:
             **{NOT_FITTED: 1.0},
         )
         self.vesicles = with_rows(self.vesicles, [row])
-        self._done.append(Fate(mark, kind, Result.NOT_FITTED, number, reason))
+
+    def _stand_in_radius(self) -> float:
+        """The table needs a radius for what has none: the hint, or what vesicles here have."""
+        if self._limits.hint_vox > 0:
+            return self._limits.hint_vox
+        shown = self.vesicles.radii_vox[self.vesicles.accepted]
+        return float(np.median(shown)) if len(shown) else (self._limits.min_vox + self._limits.max_vox) / 2
 
     def _drop_waiting(self, number: int) -> None:
         """The row of a mark that has become part of another row: it stays, without a sphere."""

@@ -7,7 +7,7 @@ with the same name the first counts, as in `imod_bridge.update.replace_objects`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from deepvesicle.errors import ModelFileError
 from deepvesicle.files.imod import OUR_OBJECTS, frame_on, new_object, points_on, sphere_contours
 from deepvesicle.grid import Grid
-from deepvesicle.marks import NOT_FITTED, Drawn, DrawnSphere, Form, Mark, Place
+from deepvesicle.marks import NOT_FITTED, Drawn, DrawnSphere, Form, Mark, Place, is_same_place
 from deepvesicle.vesicles import Vesicles
 from imod_bridge.coordinates import ModelFrame
 from imod_bridge.model import Contour, Model, Object
@@ -101,7 +101,6 @@ def corrected_objects(
     frame: ModelFrame,
     vesicles: Vesicles,
     *,
-    kept_spheres: Callable[[DrawnSphere, int], bool],
     spheres: Sequence[tuple[DrawnSphere, int]],
     unfitted: Sequence[tuple[Mark, int]],
     consumed: Collection[Place],
@@ -117,8 +116,6 @@ def corrected_objects(
         Of the model on the tomogram of `vesicles`.
     vesicles : Vesicles
         The table as it shall be shown.
-    kept_spheres : callable
-        Whether a sphere of the model is still that of the row with an id.
     spheres : sequence of (DrawnSphere, int)
         All spheres that were read, with the ids of their rows.
     unfitted : sequence of (Mark, int)
@@ -133,12 +130,13 @@ def corrected_objects(
     """
     wanted = sphere_contours(vesicles, frame)
     home = {contour.surface: name for name, contours in wanted.items() for contour in contours}
+    row_of_id = {int(number): row for row, number in enumerate(vesicles.ids)}
     gone: set[Place] = set(consumed)
     shown: set[int] = set()
     for sphere, number in spheres:
         name = home.get(number)
-        in_place = sphere.alone and sphere.surface == number and sphere.place[0] == name and number not in shown
-        if in_place and kept_spheres(sphere, number):
+        stays = sphere.alone and sphere.surface == number and sphere.place[0] == name and number not in shown
+        if stays and _is_where(sphere, vesicles, row_of_id[number]):
             shown.add(number)
         else:
             gone.add(sphere.place)
@@ -201,6 +199,13 @@ def _form(piece: _Piece) -> Form:
     if piece.item.is_scattered:
         return Form.SCATTERED
     return Form.CLOSED if piece.item.is_closed(piece.contour) else Form.OPEN
+
+
+def _is_where(sphere: DrawnSphere, vesicles: Vesicles, row: int) -> bool:
+    """Whether a sphere of the model is that of a row, to what the file's float32 keeps."""
+    return is_same_place(
+        sphere.centre_vox, sphere.radius_vox, vesicles.centres_vox[row], float(vesicles.radii_vox[row])
+    )
 
 
 def _is_whole_contour(model: Model, mark: Mark) -> bool:
