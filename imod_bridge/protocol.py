@@ -141,14 +141,13 @@ class Conversation:
         return time.monotonic() + (self._answer_timeout_s if timeout_s is None else timeout_s)
 
     def _write(self, line: bytes) -> None:
-        if self._process.stdin is None or self._process.stdin.closed:
-            self._expected = None
-            raise SessionEndedError("the conversation with 3dmod is over")
         try:
+            if self._process.stdin is None or self._process.stdin.closed:
+                raise BrokenPipeError
             self._process.stdin.write(line)
-        except OSError as error:
+        except OSError:
             self._expected = None
-            raise self._ended() from error
+            raise self._ended() from None
 
     def _next_line(self, deadline: float) -> str:
         """The next line that 3dmod writes."""
@@ -180,6 +179,8 @@ class Conversation:
                 self._last_lines.append(text)
 
     def _ended(self) -> SessionEndedError:
+        if self._messages.closed:
+            return SessionEndedError("the conversation with 3dmod is over")
         return SessionEndedError(f"3dmod has ended (exit status {self._process.poll()}): {self.tail()}")
 
 
