@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from imod_bridge.actions import Answer, Request
 
 _MODEL_ENDING = "_vesicles"
+#: The object that users click in.
+_MARKED = "vesicles"
 NOTHING_TO_DO = "nothing to do"
 
 
@@ -143,6 +145,38 @@ class FixAction:
             self._finish(request, tomogram, fixed.vesicles, settings, record)
 
         return Answer(objects, (*lines, *_summary(fixed)), finish)
+
+    def new_model(self, tomogram: Path, answer: Answer) -> bytes:
+        """The bytes of a model that holds the objects of an answer alone."""
+        from deepvesicle.files.imod import empty_model, new_object
+        from imod_bridge.model import encode_model
+
+        objects = answer.objects
+        if not any(item.name == _MARKED for item in objects):
+            objects = (new_object(_MARKED), *objects)
+        return encode_model(replace(empty_model(self._open(tomogram, None).grid), objects=objects))
+
+    def prepare(self, tomogram: Path, model: Path) -> None:
+        """Make sure that a model is there, and has an object for the user's clicks.
+
+        Raises
+        ------
+        DeepVesicleError, BridgeError
+            The tomogram or the model cannot be used.
+        """
+        from deepvesicle.files.imod import new_object, write_vesicles_model
+        from deepvesicle.vesicles import Vesicles
+        from imod_bridge.binary import write_atomically
+        from imod_bridge.exchange import decode, read
+        from imod_bridge.update import replace_objects
+
+        grid = self._open(tomogram, _read_record(side_paths(model)["record"])).grid
+        if not model.exists():
+            write_vesicles_model(model, Vesicles.empty(grid))
+            return
+        data = read(model)
+        if not any(item.name == _MARKED for item in decode(model, data).objects):
+            write_atomically(model, replace_objects(data, [new_object(_MARKED)]), backup=True)
 
     def _open(self, path: Path, record: RunRecord | None) -> Tomogram:
         """The tomogram, read as before unless the options say otherwise."""

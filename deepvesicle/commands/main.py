@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from deepvesicle import __version__
-from deepvesicle.commands import check, demo, phantom, segment, train
+from deepvesicle.commands import check, demo, fix, phantom, segment, train
 from deepvesicle.errors import DeepVesicleError
 
 EXIT_INTERNAL, EXIT_USAGE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 3, 130
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 # One line a command, in the order of the help. Command modules import nothing heavy at their top.
 app.command("segment")(segment.segment)
+app.command("fix")(fix.fix)
 app.command("train")(train.train)
 app.command("demo")(demo.demo)
 app.command("phantom")(phantom.phantom)
