@@ -111,6 +111,7 @@ def _once(options: FixOptions, tomogram: Path, model: Path, overwrite: bool) -> 
 
     if options.output is not None:
         refuse_existing({"model": options.output, **_written(options, options.output)}, overwrite)
+        options.output.parent.mkdir(exist_ok=True)
     with _model_errors(), stage_progress() as progress:
         action = FixAction(options, progress=progress)
         answer = run_once(action, tomogram, model, output=options.output, overwrite=overwrite)
