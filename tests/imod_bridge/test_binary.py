@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -70,12 +72,44 @@ def test_every_truncation_is_refused_quickly():
     assert time.perf_counter() - start < 5
 
 
-@pytest.mark.parametrize("name", ["point_sizes_example.mod", "multiple_objects_example.mod"])
-def test_every_truncation_of_a_real_file_is_refused(name, shared_data):
+@pytest.mark.parametrize("name", REAL_FILES)
+def test_truncations_of_a_real_file_are_refused(name, shared_data, rng):
     data = shared_data(f"imod_models/{name}").read_bytes()
-    for length in range(len(data)):
+    if len(data) < 10_000:
+        cuts = np.arange(len(data))
+    else:  # all borders of chunks, the bytes round them, and others
+        borders = np.array([chunk.offset for chunk in walk(data)])
+        near = (borders[:, None] + [-4, -1, 0, 1, 4, 7, 8, 9, 20]).ravel()
+        cuts = np.unique(np.concatenate([near, rng.integers(0, len(data), 200)]).clip(0, len(data) - 1))
+    start = time.perf_counter()
+    for length in cuts:
         with pytest.raises(ModelFormatError):
             walk(data[:length])
+    assert time.perf_counter() - start < 20
+
+
+def test_without_its_end_mark_a_file_is_refused():
+    data = small_model()
+    with pytest.raises(ModelFormatError, match="end mark"):
+        walk(data[:-4])
+    with pytest.raises(ModelFormatError, match="end mark"):
+        decode_model(data[:-4])
+
+
+@pytest.mark.parametrize(("chunk_id", "field_offset"), [("CONT", 0), ("SIZE", 0), ("MEPA", 0), ("OBJT", 128)])
+def test_a_huge_count_allocates_nothing(chunk_id, field_offset):
+    item = Object("a", (Contour(np.zeros((1, 3)), np.ones(1)),))
+    data = encode_model(Model((item,)))
+    data = bytearray(data[:-4] + sized_chunk("MEPA", bytes(16)) + b"IEOF")
+    place = offset_of(bytes(data), chunk_id, field_offset)
+    data[place : place + 4] = struct.pack(">i", 2**31 - 1)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelFormatError):
+            decode_model(bytes(data))
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
@@ -172,6 +206,21 @@ def test_a_changed_byte_never_gives_anything_but_a_model_or_the_error(place, val
     decode_model(bytes(data))
 
 
+@pytest.mark.parametrize("name", REAL_FILES)
+def test_wrong_bytes_in_a_real_file_give_a_model_or_the_error(name, shared_data, rng):
+    data = shared_data(f"imod_models/{name}").read_bytes()
+    start = time.perf_counter()
+    for _ in range(40):
+        damaged = bytearray(data)
+        for place in rng.integers(0, len(data), 3):
+            damaged[place] = rng.integers(256)
+        try:
+            decode_model(bytes(damaged))
+        except ModelFormatError as error:
+            assert "\n" not in str(error)
+    assert time.perf_counter() - start < 20
+
+
 @settings(deadline=None, max_examples=200)
 @given(tail=st.binary(max_size=300))
 def test_noise_after_the_header_never_gives_anything_but_a_model_or_the_error(tail):
@@ -225,3 +274,68 @@ def test_atomic_writing_replaces_follows_links_and_leaves_nothing_behind(tmp_pat
         write_atomically(target, b"three")
     assert target.read_bytes() == b"two"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mod", "link.mod"]
+
+
+def no_links(*_):
+    raise OSError("this file system has no hard links")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_file_that_is_replaced_is_kept_under_its_name_with_a_tilde(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr("os.link", no_links)
+    target, kept = tmp_path / "a.mod", tmp_path / "a.mod~"
+    write_atomically(target, b"one", backup=True)
+    assert not kept.exists()
+    target.chmod(0o640)
+    for old, new in [(b"one", b"two"), (b"two", b"three"), (b"three", b"four")]:
+        write_atomically(target, new, backup=True)
+        assert (target.read_bytes(), kept.read_bytes()) == (new, old)
+        assert target.stat().st_mode & 0o777 == kept.stat().st_mode & 0o777 == 0o640
+    write_atomically(target, b"five")
+    assert kept.read_bytes() == b"three"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mod", "a.mod~"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("failing_call", range(1, 12))
+def test_the_file_is_whole_at_every_moment_and_after_any_failure(tmp_path, monkeypatch, links, failing_call):
+    """Every call that touches the disk finds the file whole, and fails in turn."""
+    folder = tmp_path / "real"
+    folder.mkdir()
+    target = folder / "a.mod"
+    target.write_bytes(b"one")
+    (folder / "a.mod~").write_bytes(b"zero")
+    link = tmp_path / "link.mod"
+    link.symlink_to(target)
+    calls = []
+
+    def watched(name):
+        real = getattr(os, name)
+
+        def call(*args, **kwargs):
+            assert target.read_bytes() in (b"one", b"two")
+            assert (folder / "a.mod~").read_bytes() in (b"zero", b"one")
+            calls.append(name)
+            if len(calls) == failing_call:
+                raise OSError("broken")
+            return real(*args, **kwargs)
+
+        return call
+
+    if not links:
+        monkeypatch.setattr("os.link", no_links)
+    for name in ("open", "fsync", "chmod", "replace", *(["link"] if links else [])):
+        monkeypatch.setattr(f"os.{name}", watched(name))
+    try:
+        write_atomically(link, b"two", backup=True)
+    except OSError:
+        assert target.read_bytes() == b"one"
+    else:
+        assert (target.read_bytes(), (folder / "a.mod~").read_bytes()) == (b"two", b"one")
+    monkeypatch.undo()
+    assert link.is_symlink()
+    assert sorted(path.name for path in folder.iterdir()) == ["a.mod", "a.mod~"]
+    write_atomically(link, b"three", backup=True)  # also where the last try had made the backup already
+    assert target.read_bytes() == b"three"
+    assert sorted(path.name for path in folder.iterdir()) == ["a.mod", "a.mod~"]

@@ -314,6 +314,20 @@ def test_meshes_go_when_contours_change_and_stay_when_they_do_not():
     assert replace_objects(data, [replace(old, colour=(1.0, 0.0, 0.0), symbol=3)]) == data
     changed = replace_objects(data, [replace(old, contours=(Contour(np.ones((3, 3))),))])
     assert [chunk.id for chunk in by_object(changed)[0]] == ["OBJT", "CONT", "IMAT"]
+    early = body[:172] + struct.pack(">i", 2) + body[176:180] + MESH + body[180:]  # before the contours
+    changed = replace_objects(file_of(early), [replace(old, contours=(Contour(np.ones((3, 3))),))])
+    assert [chunk.id for chunk in by_object(changed)[0]] == ["OBJT", "CONT", "IMAT"]
+
+
+def test_a_contour_that_could_not_be_written_anew_stays_as_it_is():
+    body = encode_object(spheres(sphere(1, 5, 0), sphere(2, 5, 0)))
+    spoilt = body[:200] + struct.pack(">f", np.nan) + body[204:]  # x of the first point
+    data = file_of(spoilt)
+    old = decode_model(data).objects[0]
+    assert np.isnan(old.contours[0].points[0, 0])
+    changed = replace_objects(data, [replace(old, contours=(*old.contours, sphere(3, 5, 1)))])
+    assert [chunk.data for chunk in by_object(changed)[0][1:5]] == [chunk.data for chunk in by_object(data)[0][1:5]]
+    assert len(decode_model(changed).objects[0].contours) == 3
 
 
 def test_the_display_is_the_users():
