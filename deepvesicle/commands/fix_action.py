@@ -281,13 +281,13 @@ def _tomogram_record(path: Path, earlier: RunRecord | None) -> FileRecord:
 
 def _write_labels(path: Path, vesicles: Vesicles) -> None:
     """Draw the accepted spheres into a new label file."""
-    from deepvesicle.files.tomogram import write_drawn_labels
-    from deepvesicle.fitting.rasterize import rasterize, voxel_counts
+    from deepvesicle.files.labels import write_drawn_labels
+    from deepvesicle.fitting.rasterize import drawn_boxes, rasterize
 
     write_drawn_labels(
         path,
         vesicles.grid,
-        lambda out: voxel_counts(rasterize(vesicles, out=out, blank=True), vesicles),
+        lambda out: drawn_boxes(rasterize(vesicles, out=out, blank=True), vesicles),
         overwrite=True,
     )
 

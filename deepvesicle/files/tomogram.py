@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Union
@@ -179,37 +179,6 @@ def write_labels(path: PathLike, labels: Labels, *, signed: bool = False, overwr
     _write(path, labels.data, labels.grid, dtype, overwrite)
 
 
-def write_drawn_labels(
-    path: PathLike, grid: Grid, draw: Callable[[NDArray[Any]], Mapping[int, int]], *, overwrite: bool = False
-) -> None:
-    """Write labels as `write_labels` does, drawn straight into the file: only what is drawn takes memory and time.
-
-    Parameters
-    ----------
-    path : path
-        Not compressed.
-    grid : Grid
-    draw : callable
-        Given a uint16 array (z, y, x) of zeros, draws into it and returns the number of voxels of each label.
-    overwrite : bool
-        Replace a file that exists.
-
-    Raises
-    ------
-    OutputExistsError, UsageError
-        See `deepvesicle.files.atomic.new_file`.
-    """
-    dtype = np.dtype("<u2")
-    with new_file(path, overwrite=overwrite) as temporary:
-        with open(temporary, "wb") as file:
-            file.truncate(HEADER_BYTES + grid.voxel_count * dtype.itemsize)  # a hole, which reads as zeros
-        voxels = np.memmap(temporary, dtype=dtype, mode="r+", offset=HEADER_BYTES, shape=grid.shape_zyx)
-        counts = draw(voxels)
-        voxels.flush()
-        with open(temporary, "r+b") as file:
-            file.write(_header_bytes(grid, dtype, _label_statistics(counts, grid.voxel_count)))
-
-
 def write_probability(path: PathLike, probability: Probability, *, overwrite: bool = False) -> None:
     """Write a probability map (0..1) as 32-bit floats, which every program reads (float16 is unknown to IMOD)."""
     _write(path, probability.values(), probability.grid, np.dtype(np.float32), overwrite)
@@ -370,7 +339,7 @@ def _stored_dtype(data: NDArray[Any]) -> np.dtype[Any]:
 def _write(path: PathLike, data: NDArray[Any], grid: Grid, dtype: np.dtype[Any], overwrite: bool) -> None:
     """Write header and voxels, slab by slab."""
     stored = dtype.newbyteorder("<")
-    head = _header_bytes(grid, stored, statistics(data))
+    head = header_bytes(grid, stored, statistics(data))
     with new_file(path, overwrite=overwrite) as temporary, open(temporary, "wb") as file:
         # A fixed time and no name make the same volume the same bytes.
         compressor = gzip.GzipFile("", "wb", 3, file, mtime=0) if Path(path).suffix == ".gz" else None
@@ -382,7 +351,7 @@ def _write(path: PathLike, data: NDArray[Any], grid: Grid, dtype: np.dtype[Any],
             compressor.close()
 
 
-def _header_bytes(grid: Grid, dtype: np.dtype[Any], values: tuple[float, float, float, float]) -> bytes:
+def header_bytes(grid: Grid, dtype: np.dtype[Any], values: tuple[float, float, float, float]) -> bytes:
     """An MRC2014 header for voxels of a little-endian type with these `statistics`."""
     header = np.zeros((), dtype=HEADER_DTYPE.newbyteorder("<"))
     nz, ny, nx = grid.shape_zyx
@@ -422,13 +391,3 @@ def statistics(data: NDArray[Any]) -> tuple[float, float, float, float]:
             squares += float(piece @ piece)
     mean = total / data.size
     return low, high, shift + mean, max(0.0, squares / data.size - mean**2) ** 0.5
-
-
-def _label_statistics(counts: Mapping[int, int], voxel_count: int) -> tuple[float, float, float, float]:
-    """As `statistics`, from the number of voxels of each label; the others are 0."""
-    present = {label: count for label, count in counts.items() if count}
-    rest = voxel_count - sum(present.values())
-    labels = [*present, *([0] if rest else [])]
-    mean = sum(label * count for label, count in present.items()) / voxel_count
-    squares = sum((label - mean) ** 2 * count for label, count in [*present.items(), (0, rest)]) / voxel_count
-    return float(min(labels)), float(max(labels)), mean, squares**0.5

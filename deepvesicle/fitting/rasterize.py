@@ -11,6 +11,9 @@ from deepvesicle.errors import BadInputError
 from deepvesicle.grid import Grid, Labels
 from deepvesicle.vesicles import Vesicles
 
+#: A region of a volume along z, y, x.
+Box = tuple[slice, slice, slice]
+
 
 def rasterize(
     vesicles: Vesicles,
@@ -76,24 +79,28 @@ def rasterize(
     return Labels(out, grid)
 
 
-def voxel_counts(labels: Labels, vesicles: Vesicles) -> dict[int, int]:
-    """How many voxels each accepted vesicle has in labels that `rasterize` drew; reads the vesicles' boxes only."""
+def drawn_boxes(labels: Labels, vesicles: Vesicles) -> list[tuple[int, int, Box]]:
+    """What `rasterize` drew of each accepted vesicle: its id, its number of voxels, and the box that holds them.
+
+    Only these boxes are read. Vesicles that lie outside the volume are left out.
+    """
     rows = np.flatnonzero(vesicles.accepted)
     centres = vesicles.grid.map_points(vesicles.centres_vox[rows], labels.grid)
     radii = labels.grid.length_to_vox(vesicles.radii_nm[rows])
-    counts = {}
+    drawn = []
     for number, centre, radius in zip(vesicles.ids[rows].tolist(), centres, radii, strict=True):
         low, high = _box(centre, radius, labels.data.shape)
-        inside = labels.data[tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))]
-        counts[number] = int(np.count_nonzero(inside == number))
-    return counts
+        if (high > low).all():
+            z, y, x = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+            drawn.append((number, int(np.count_nonzero(labels.data[z, y, x] == number)), (z, y, x)))
+    return drawn
 
 
 def _box(centre: NDArray[np.float64], radius: float, shape: tuple[int, ...]) -> tuple[NDArray[Any], NDArray[Any]]:
     """First voxels and ends along z, y, x of the box about a ball; empty where it lies outside."""
     low = np.maximum(np.ceil(centre - radius), 0).astype(int)
     high = np.minimum(np.floor(centre + radius) + 1, shape).astype(int)
-    return low, np.maximum(high, low)
+    return low, high
 
 
 def _check(ids: NDArray[np.int64], centres: NDArray[Any], radii: NDArray[Any], labels_type: np.dtype[Any]) -> None:

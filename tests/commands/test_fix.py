@@ -14,7 +14,7 @@ import pytest
 
 from deepvesicle.commands.fix_action import FixAction, FixOptions, fit_vesicles, side_paths
 from deepvesicle.commands.main import main
-from deepvesicle.files import tables
+from deepvesicle.files import labels, tables
 from deepvesicle.files.imod import read_vesicles_model, write_vesicles_model
 from deepvesicle.files.run_record import RunRecord, read_run_record
 from deepvesicle.files.tables import read_vesicles_csv, write_vesicles_csv
@@ -87,8 +87,8 @@ def test_a_click_becomes_a_vesicle_in_all_files(case, capsys):
     assert table.sigma_centres_vox[0] == pytest.approx(0.111)
     spheres = read_vesicles_model(model, GRID)
     assert set(spheres.ids) == {4, 9, 2, 10}
-    labels = read_labels(case / "t_labels.mrc", GRID)
-    np.testing.assert_array_equal(labels.data, rasterize(table).data)
+    drawn = read_labels(case / "t_labels.mrc", GRID)
+    np.testing.assert_array_equal(drawn.data, rasterize(table).data)
     assert mrcfile.validate(str(case / "t_labels.mrc"))
     assert (case / "t_vesicles.mod~").read_bytes() == drawn and (case / "t_vesicles.csv~").read_bytes() == csv
     record = read_run_record(case / "t_run.json")
@@ -145,8 +145,8 @@ def test_no_earlier_result_is_needed(tmp_path, capsys):
         ("manual", 1),
         ("not_fitted", 1),
     ]
-    labels = read_labels(tmp_path / "synapse_labels.mrc", GRID)
-    np.testing.assert_array_equal(labels.data, rasterize(table).data)
+    drawn = read_labels(tmp_path / "synapse_labels.mrc", GRID)
+    np.testing.assert_array_equal(drawn.data, rasterize(table).data)
     capsys.readouterr()
     assert main(arguments) == 2 and "exists" in capsys.readouterr().err
     # what came out is a result like any other
@@ -199,7 +199,7 @@ def test_a_run_that_was_stopped_is_made_good_by_the_next(case, monkeypatch, brok
     def fail(*_, **__):
         raise KeyboardInterrupt
 
-    where = tables if broken == "table" else sys.modules["deepvesicle.files.tomogram"]
+    where = tables if broken == "table" else labels
     name = "write_vesicles_csv" if broken == "table" else "write_drawn_labels"
     with monkeypatch.context() as patch:
         patch.setattr(where, name, fail)

@@ -22,7 +22,6 @@ from deepvesicle.files.tomogram import (
     read_labels,
     read_probability,
     read_tomogram,
-    write_drawn_labels,
     write_labels,
     write_probability,
     write_tomogram,
@@ -475,32 +474,3 @@ def test_link_is_followed(tmp_path: Path) -> None:
     with new_file(tmp_path / "a.txt", overwrite=True) as temporary:
         temporary.write_text("new")
     assert (tmp_path / "a.txt").is_symlink() and (tmp_path / "real" / "a.txt").read_text() == "new"
-
-
-def test_labels_drawn_into_the_file_are_those_written_whole(rng, tmp_path):
-    grid = Grid((21, 34, 45), 1.7, (5.0, -2.0, 9.0))
-    whole = np.zeros(grid.shape_zyx, np.uint16)
-    whole[3:9, 4:30, 7:20], whole[12:14, 1:3, 40:45] = 7, 300
-
-    def draw(out):
-        assert out.dtype == np.uint16 and not out.any()
-        out[:] = whole
-        return {7: int((whole == 7).sum()), 300: int((whole == 300).sum()), 12: 0}
-
-    write_labels(tmp_path / "whole.mrc", Labels(whole, grid))
-    write_drawn_labels(tmp_path / "drawn.mrc", grid, draw)
-    first, second = ((tmp_path / f"{name}.mrc").read_bytes() for name in ("whole", "drawn"))
-    assert first[1024:] == second[1024:]
-    with mrcfile.open(tmp_path / "drawn.mrc") as drawn, mrcfile.open(tmp_path / "whole.mrc") as written:
-        for name in ("dmin", "dmax", "dmean", "rms"):
-            assert drawn.header[name] == pytest.approx(written.header[name], rel=1e-5)
-    assert mrcfile.validate(str(tmp_path / "drawn.mrc"))
-    full = Grid((2, 3, 4), 1.0)
-
-    def draw_all(out):
-        out[:] = 5
-        return {5: 24}
-
-    write_drawn_labels(tmp_path / "full.mrc", full, draw_all)
-    with mrcfile.open(tmp_path / "full.mrc") as mrc:
-        assert (mrc.header.dmin, mrc.header.dmax, mrc.header.dmean, mrc.header.rms) == (5, 5, 5, 0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deepvesicle.errors import BadInputError
-from deepvesicle.fitting.rasterize import rasterize, voxel_counts
+from deepvesicle.fitting.rasterize import drawn_boxes, rasterize
 from deepvesicle.grid import Grid
 from deepvesicle.vesicles import Status, Vesicles
 
@@ -116,7 +116,7 @@ def test_bad_spheres_and_arrays_are_refused() -> None:
         rasterize(OVERLAPPING, dtype=np.float32)
 
 
-def test_voxels_are_counted_in_their_boxes_and_drawn_on_a_blank_map(rng):
+def test_boxes_hold_all_that_is_drawn_also_on_a_blank_map(rng):
     grid = Grid((30, 41, 52), 1.3)
     status = [Status.REFINED] * 9 + [Status.REJECTED]
     vesicles = Vesicles.from_spheres(grid, rng.uniform(-4, 50, (10, 3)), rng.uniform(2, 9, 10), status=status)
@@ -124,5 +124,10 @@ def test_voxels_are_counted_in_their_boxes_and_drawn_on_a_blank_map(rng):
     blank = np.zeros(grid.shape_zyx, np.uint16)
     np.testing.assert_array_equal(rasterize(vesicles, out=blank, blank=True).data, labels.data)
     numbers, counts = np.unique(labels.data[labels.data > 0], return_counts=True)
-    found = {number: count for number, count in voxel_counts(labels, vesicles).items() if count}
+    drawn = drawn_boxes(labels, vesicles)
+    found = {number: count for number, count, _ in drawn if count}
+    rest = labels.data.copy()
+    for _, _, box in drawn:
+        rest[box] = 0
+    assert not rest.any()
     assert found == dict(zip(numbers.tolist(), counts.tolist(), strict=True))

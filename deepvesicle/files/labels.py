@@ -1,0 +1,78 @@
+"""Labels drawn into a new file: the cost goes with the vesicles, not with the volume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepvesicle.files.atomic import new_file
+from deepvesicle.files.mrc_header import HEADER_BYTES
+from deepvesicle.files.tomogram import PathLike, header_bytes
+from deepvesicle.grid import Grid
+
+
+def write_drawn_labels(
+    path: PathLike,
+    grid: Grid,
+    draw: Callable[[NDArray[np.uint16]], Iterable[tuple[int, int, tuple[slice, slice, slice]]]],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write labels as `deepvesicle.files.tomogram.write_labels` does, touching only what is drawn.
+
+    The file has holes where nothing is drawn, which read as zeros, on file systems that know them.
+
+    Parameters
+    ----------
+    path : path
+        Not compressed.
+    grid : Grid
+    draw : callable
+        Given a uint16 array (z, y, x) of zeros, draws into it and returns label, number of voxels and box of all it
+        drew.
+    overwrite : bool
+        Replace a file that exists.
+
+    Raises
+    ------
+    OutputExistsError, UsageError
+        See `deepvesicle.files.atomic.new_file`.
+    """
+    dtype = np.dtype("<u2")
+    voxels = np.zeros(grid.shape_zyx, dtype)  # takes memory only where it is touched
+    drawn = list(draw(voxels))
+    _, ny, nx = grid.shape_zyx
+    with new_file(path, overwrite=overwrite) as temporary, open(temporary, "wb", buffering=0) as file:
+        counts = {label: count for label, count, _ in drawn}
+        file.write(header_bytes(grid, dtype, _label_statistics(counts, grid.voxel_count)))
+        file.truncate(HEADER_BYTES + voxels.nbytes)
+        for z, first, last in _row_spans(box for _, _, box in drawn):
+            file.seek(HEADER_BYTES + (z * ny + first) * nx * dtype.itemsize)
+            file.write(voxels[z, first:last].data.cast("B"))
+
+
+def _row_spans(boxes: Iterable[tuple[slice, slice, slice]]) -> Iterator[tuple[int, int, int]]:
+    """The rows (section, first, end) that boxes cover, each row once."""
+    spans = sorted((z, y.start, y.stop) for zs, y, _ in boxes for z in range(zs.start, zs.stop))
+    current: tuple[int, int, int] | None = None
+    for z, first, last in spans:
+        if current is not None and current[0] == z and first <= current[2]:
+            current = (z, current[1], max(last, current[2]))
+            continue
+        if current is not None:
+            yield current
+        current = (z, first, last)
+    if current is not None:
+        yield current
+
+
+def _label_statistics(counts: Mapping[int, int], voxel_count: int) -> tuple[float, float, float, float]:
+    """As `statistics`, from the number of voxels of each label; the others are 0."""
+    present = {label: count for label, count in counts.items() if count}
+    rest = voxel_count - sum(present.values())
+    labels = [*present, *([0] if rest else [])]
+    mean = sum(label * count for label, count in present.items()) / voxel_count
+    squares = sum((label - mean) ** 2 * count for label, count in [*present.items(), (0, rest)]) / voxel_count
+    return float(min(labels)), float(max(labels)), mean, squares**0.5

@@ -1,0 +1,45 @@
+"""Labels drawn straight into a file."""
+
+from __future__ import annotations
+
+import mrcfile
+import numpy as np
+import pytest
+
+from deepvesicle.files.labels import write_drawn_labels
+from deepvesicle.files.tomogram import read_labels, write_labels
+from deepvesicle.grid import Grid, Labels
+
+
+def test_labels_drawn_into_the_file_are_those_written_whole(rng, tmp_path):
+    grid = Grid((21, 34, 45), 1.7, (5.0, -2.0, 9.0))
+    whole = np.zeros(grid.shape_zyx, np.uint16)
+    whole[3:9, 4:30, 7:20], whole[12:14, 1:3, 40:45] = 7, 300
+
+    def draw(out):
+        assert out.dtype == np.uint16 and not out.any()
+        out[:] = whole
+        first, second = np.s_[2:10, 3:30, 7:20], np.s_[12:14, 0:4, 40:45]
+        empty = np.s_[5:9, 20:33, 3:4]
+        return [(300, int((whole == 300).sum()), second), (7, int((whole == 7).sum()), first), (12, 0, empty)]
+
+    write_labels(tmp_path / "whole.mrc", Labels(whole, grid))
+    write_drawn_labels(tmp_path / "drawn.mrc", grid, draw)
+    first, second = ((tmp_path / f"{name}.mrc").read_bytes() for name in ("whole", "drawn"))
+    assert first[1024:] == second[1024:]
+    with mrcfile.open(tmp_path / "drawn.mrc") as drawn, mrcfile.open(tmp_path / "whole.mrc") as written:
+        for name in ("dmin", "dmax", "dmean", "rms"):
+            assert drawn.header[name] == pytest.approx(written.header[name], rel=1e-5)
+    assert mrcfile.validate(str(tmp_path / "drawn.mrc"))
+    nothing = tmp_path / "nothing.mrc"
+    write_drawn_labels(nothing, grid, lambda out: [])
+    np.testing.assert_array_equal(read_labels(nothing).data, np.zeros(grid.shape_zyx))
+    full = Grid((2, 3, 4), 1.0)
+
+    def draw_all(out):
+        out[:] = 5
+        return [(5, 24, np.s_[0:2, 0:3, 0:4])]
+
+    write_drawn_labels(tmp_path / "full.mrc", full, draw_all)
+    with mrcfile.open(tmp_path / "full.mrc") as mrc:
+        assert (mrc.header.dmin, mrc.header.dmax, mrc.header.dmean, mrc.header.rms) == (5, 5, 5, 0)
