@@ -164,7 +164,8 @@ def decode_ascii(data: bytes) -> Model:
     drafts: dict[int, _Draft] = {}
     header: dict[str, Any] = {"flags": NEW_MODEL_FLAGS}
     reference = np.zeros((6, 3))
-    reference[[0, 3]] = 1.0
+    reference[[0, 3]] = 1.0  # the two scales
+    has_reference = False
     draft: _Draft | None = None
     while lines.advance():
         word = lines.words[0]
@@ -178,12 +179,12 @@ def decode_ascii(data: bytes) -> Model:
             row, flag = _REFERENCE_TRIPLES[word]
             reference[row] = lines.triple()
             header["flags"] |= flag
-            header["image_reference"] = True
+            has_reference = True
         elif not _read_model_word(lines, header) and draft is not None:
             _read_object_word(lines, draft)
     if len(drafts) != declared:
         raise lines.error(f"the file declares {declared} objects, but has {len(drafts)}: it is cut short or was edited")
-    if "image_reference" in header:
+    if has_reference:
         header["image_reference"] = _pack_reference(lines, reference)
     objects = tuple(_finish_object(lines, number, drafts[number]) for number in sorted(drafts))
     return Model(objects=objects, **header)
