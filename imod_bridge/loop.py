@@ -107,9 +107,10 @@ def run_once(
     Exception
         Whatever the action raises; the model is then as it was.
     """
-    return _run(
-        action, Path(tomogram), Path(model_path), Path(output) if output is not None else None, overwrite, previous
-    )[0]
+    path, target = Path(model_path), None if output is None else Path(output)
+    if target is not None:
+        _check_output(target, path, overwrite)
+    return _run(action, Path(tomogram), path, read(path), previous, target)[0]
 
 
 def watch(action: Action, tomogram: AnyPath, model_path: AnyPath, *, wakeups: Iterable[object], report: Report) -> None:
@@ -166,13 +167,10 @@ def live(action: Action, tomogram: AnyPath, session: Session, *, wakeups: Iterab
 
 
 def _run(
-    action: Action, tomogram: Path, path: Path, output: Path | None, overwrite: bool, previous: Model | None
+    action: Action, tomogram: Path, path: Path, data: bytes, previous: Model | None, output: Path | None = None
 ) -> tuple[Answer, Model]:
-    """As `run_once`; also gives the model as it was left."""
-    if output is not None:
-        _check_output(output, path, overwrite)
-    for number in range(_MAX_RUNS):
-        data = read_when_whole(path) if number else read(path)
+    """As `run_once`, beginning with the file's content `data`; also gives the model as it was left."""
+    for _ in range(_MAX_RUNS):
         answer = action(Request(tomogram, path, data, decode(path, data), previous))
         result = _with_objects(path, data, answer)
         with uninterrupted():
@@ -188,6 +186,7 @@ def _run(
                 if answer.finish is not None:
                     answer.finish()
                 return answer, decode(path, result)
+        data = read_when_whole(path)
     raise LoopError(f"{path} keeps changing: gave up after {_MAX_RUNS} tries. Nothing was written; try again later")
 
 
@@ -221,7 +220,8 @@ class _Watcher:
         if now is None or (now == self.seen and not force):
             return
         try:
-            model = decode(self.path, read(self.path))
+            data = read(self.path)
+            model = decode(self.path, data)
         except (ModelFormatError, FileNotFoundError) as error:
             if not self._may_become_whole(now):
                 self.report(describe(error))
@@ -231,7 +231,7 @@ class _Watcher:
         if not (force or self.left is None or changed_objects(self.left, model)):
             return
         try:
-            answer, self.left = _run(self.action, self.tomogram, self.path, None, False, self.left)
+            answer, self.left = _run(self.action, self.tomogram, self.path, data, self.left)
         except Exception as error:  # of the action, mostly: the user goes on, and so does the loop
             self.report(describe(error))
         else:
@@ -263,6 +263,8 @@ class _Live:
         self.left: Model | None = None
         self.written: _Written | None = None
         self.blocked = False
+        #: A cycle has begun, and has not come to its end.
+        self.busy = False
 
     def look(self, force: bool) -> bool:
         """Do what there is to do; false when 3dmod has ended."""
@@ -275,7 +277,9 @@ class _Live:
             if self.blocked:
                 self.session.settle(timeout_s=0)
                 self.blocked = False
+            self.busy = True
             self._cycle(force)
+            self.busy = False
         except SessionBlockedError as error:
             if not self.blocked:
                 self.report(str(error))
@@ -285,6 +289,7 @@ class _Live:
         except Exception as error:  # of the action, mostly: the user goes on, and so does the loop
             self.report(describe(error))
             self.seen = signature(self.path)
+            self.busy = False
         return True
 
     def conclude(self) -> None:
@@ -359,10 +364,11 @@ class _Live:
         """After 3dmod's end: do what is left to do for what the user saved."""
         self.conclude()
         try:
-            if self.blocked or signature(self.path) not in (None, self.seen):
-                model = decode(self.path, read(self.path))
+            if self.busy or signature(self.path) not in (None, self.seen):
+                data = read(self.path)
+                model = decode(self.path, data)
                 if self.left is None or changed_objects(self.left, model):
-                    answer, _ = _run(self.action, self.tomogram, self.path, None, False, self.left)
+                    answer, _ = _run(self.action, self.tomogram, self.path, data, self.left)
                     for message in answer.messages:
                         self.report(message)
         except Exception as error:

@@ -151,7 +151,7 @@ class Standin:
             pass
         if Path(self.name).exists():
             self.load(self.name)
-            self.model_mode = True
+            self.model_mode, self.counts["loads"] = True, 0
         else:
             self.print(f"Model file ({self.name}) not found: opening new model by that name.")
         self.print("Window id = 29360135")
@@ -368,6 +368,11 @@ class Standin:
         changed.sizes = changed.sizes or [-1.0] * len(changed.points)
         changed.sizes[point] = size
         self.changed = True
+        return "ok"
+
+    def user_send_to_model_mode(self) -> str:
+        """The user presses the button for it."""
+        self.model_mode = True
         return "ok"
 
     def user_save(self) -> str:
