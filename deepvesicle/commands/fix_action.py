@@ -282,14 +282,9 @@ def _tomogram_record(path: Path, earlier: RunRecord | None) -> FileRecord:
 def _write_labels(path: Path, vesicles: Vesicles) -> None:
     """Draw the accepted spheres into a new label file."""
     from deepvesicle.files.labels import write_drawn_labels
-    from deepvesicle.fitting.rasterize import drawn_boxes, rasterize
+    from deepvesicle.fitting.rasterize import draw_slab
 
-    write_drawn_labels(
-        path,
-        vesicles.grid,
-        lambda out: drawn_boxes(rasterize(vesicles, out=out, blank=True), vesicles),
-        overwrite=True,
-    )
+    write_drawn_labels(path, vesicles.grid, lambda grid, out: draw_slab(vesicles, grid, out), overwrite=True)
 
 
 def consumed_places(drawn: Drawn, fixed: Fixed) -> set[tuple[str, int, int]]:

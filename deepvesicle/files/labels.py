@@ -12,17 +12,18 @@ from deepvesicle.files.mrc_header import HEADER_BYTES
 from deepvesicle.files.tomogram import PathLike, header_bytes
 from deepvesicle.grid import Grid
 
+#: Voxels that are drawn at a time.
+_SLAB_VOXELS = 1 << 24
+#: Draws what lies in a part of the volume, given as a grid and an array (z, y, x) of anything on it, into this array;
+#: gives label, number of voxels and box of all that it drew.
+Draw = Callable[[Grid, NDArray[np.uint16]], Iterable[tuple[int, int, tuple[slice, slice, slice]]]]
 
-def write_drawn_labels(
-    path: PathLike,
-    grid: Grid,
-    draw: Callable[[NDArray[np.uint16]], Iterable[tuple[int, int, tuple[slice, slice, slice]]]],
-    *,
-    overwrite: bool = False,
-) -> None:
-    """Write labels as `deepvesicle.files.tomogram.write_labels` does, touching only what is drawn.
 
-    The file has holes where nothing is drawn, which read as zeros, on file systems that know them.
+def write_drawn_labels(path: PathLike, grid: Grid, draw: Draw, *, overwrite: bool = False) -> None:
+    """Write labels as `deepvesicle.files.tomogram.write_labels` does, but only where something is drawn.
+
+    The rest of the file are holes, which read as zeros and take neither time nor space (on file systems that know
+    them). The volume is never in memory as a whole.
 
     Parameters
     ----------
@@ -30,8 +31,7 @@ def write_drawn_labels(
         Not compressed.
     grid : Grid
     draw : callable
-        Given a uint16 array (z, y, x) of zeros, draws into it and returns label, number of voxels and box of all it
-        drew.
+        See `Draw`.
     overwrite : bool
         Replace a file that exists.
 
@@ -40,17 +40,23 @@ def write_drawn_labels(
     OutputExistsError, UsageError
         See `deepvesicle.files.atomic.new_file`.
     """
+    nz, ny, nx = grid.shape_zyx
     dtype = np.dtype("<u2")
-    voxels = np.zeros(grid.shape_zyx, dtype)  # takes memory only where it is touched
-    drawn = list(draw(voxels))
-    _, ny, nx = grid.shape_zyx
+    step = min(nz, max(1, _SLAB_VOXELS // (ny * nx)))
+    buffer = np.empty((step, ny, nx), dtype)
+    counts: dict[int, int] = {}
     with new_file(path, overwrite=overwrite) as temporary, open(temporary, "wb", buffering=0) as file:
-        counts = {label: count for label, count, _ in drawn}
+        for start in range(0, nz, step):
+            out = buffer[: nz - start]
+            drawn = list(draw(grid.cropped((start, 0, 0), out.shape), out))
+            for label, count, _ in drawn:
+                counts[label] = counts.get(label, 0) + count
+            for z, first, last in _row_spans(box for _, _, box in drawn):
+                file.seek(HEADER_BYTES + ((start + z) * ny + first) * nx * dtype.itemsize)
+                file.write(out[z, first:last].data.cast("B"))
+        file.truncate(HEADER_BYTES + grid.voxel_count * dtype.itemsize)
+        file.seek(0)
         file.write(header_bytes(grid, dtype, _label_statistics(counts, grid.voxel_count)))
-        file.truncate(HEADER_BYTES + voxels.nbytes)
-        for z, first, last in _row_spans(box for _, _, box in drawn):
-            file.seek(HEADER_BYTES + (z * ny + first) * nx * dtype.itemsize)
-            file.write(voxels[z, first:last].data.cast("B"))
 
 
 def _row_spans(boxes: Iterable[tuple[slice, slice, slice]]) -> Iterator[tuple[int, int, int]]:

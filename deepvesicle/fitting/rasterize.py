@@ -21,7 +21,6 @@ def rasterize(
     *,
     dtype: DTypeLike = np.uint16,
     out: NDArray[Any] | None = None,
-    blank: bool = False,
 ) -> Labels:
     """Draw the accepted vesicles as solid balls whose label is the vesicle's id.
 
@@ -40,8 +39,6 @@ def rasterize(
         Of the labels; ignored if `out` is given.
     out : array (z, y, x), optional
         Integer array or memory map to draw into; its former content is erased.
-    blank : bool
-        `out` holds zeros only: just the boxes of the vesicles are read and written.
 
     Returns
     -------
@@ -70,7 +67,7 @@ def rasterize(
 
     if out is None:
         out = np.zeros(grid.shape_zyx, dtype=labels_type)
-    elif not blank:
+    else:
         for plane in out:
             plane[...] = 0
     row_of_id = dict(zip(ids.tolist(), range(len(ids)), strict=True))
@@ -79,21 +76,25 @@ def rasterize(
     return Labels(out, grid)
 
 
-def drawn_boxes(labels: Labels, vesicles: Vesicles) -> list[tuple[int, int, Box]]:
-    """What `rasterize` drew of each accepted vesicle: its id, its number of voxels, and the box that holds them.
+def draw_slab(vesicles: Vesicles, grid: Grid, out: NDArray[Any]) -> list[tuple[int, int, Box]]:
+    """As `rasterize`, for a part of the volume that holds few of the vesicles.
 
-    Only these boxes are read. Vesicles that lie outside the volume are left out.
+    Returns
+    -------
+    list of (int, int, Box)
+        Of each vesicle that was drawn: its id, its number of voxels in `out`, and the box in `out` that holds them.
     """
-    rows = np.flatnonzero(vesicles.accepted)
-    centres = vesicles.grid.map_points(vesicles.centres_vox[rows], labels.grid)
-    radii = labels.grid.length_to_vox(vesicles.radii_nm[rows])
-    drawn = []
-    for number, centre, radius in zip(vesicles.ids[rows].tolist(), centres, radii, strict=True):
-        low, high = _box(centre, radius, labels.data.shape)
+    centres = vesicles.grid.map_points(vesicles.centres_vox, grid)
+    radii = grid.length_to_vox(vesicles.radii_nm)
+    boxes = {}
+    for row in np.flatnonzero(vesicles.accepted):
+        low, high = _box(centres[row], radii[row], grid.shape_zyx)
         if (high > low).all():
             z, y, x = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-            drawn.append((number, int(np.count_nonzero(labels.data[z, y, x] == number)), (z, y, x)))
-    return drawn
+            boxes[int(row)] = (z, y, x)
+    rasterize(vesicles.select(list(boxes)), grid, out=out)
+    numbers = vesicles.ids.tolist()
+    return [(numbers[row], int(np.count_nonzero(out[box] == numbers[row])), box) for row, box in boxes.items()]
 
 
 def _box(centre: NDArray[np.float64], radius: float, shape: tuple[int, ...]) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -79,7 +79,7 @@ def state(folder: Path) -> dict[str, tuple[bytes, int]]:
 def test_a_click_becomes_a_vesicle_in_all_files(case, capsys):
     model = case / "t_vesicles.mod"
     draw(model, contour(TRUTH[3, :3] + [2, -3, 4]))
-    drawn, csv = model.read_bytes(), (case / "t_vesicles.csv").read_bytes()
+    clicked, csv = model.read_bytes(), (case / "t_vesicles.csv").read_bytes()
     assert run(case) == 0
     table = read_vesicles_csv(case / "t_vesicles.csv", GRID)
     assert table.ids.tolist() == [4, 9, 2, 10]
@@ -90,7 +90,7 @@ def test_a_click_becomes_a_vesicle_in_all_files(case, capsys):
     drawn = read_labels(case / "t_labels.mrc", GRID)
     np.testing.assert_array_equal(drawn.data, rasterize(table).data)
     assert mrcfile.validate(str(case / "t_labels.mrc"))
-    assert (case / "t_vesicles.mod~").read_bytes() == drawn and (case / "t_vesicles.csv~").read_bytes() == csv
+    assert (case / "t_vesicles.mod~").read_bytes() == clicked and (case / "t_vesicles.csv~").read_bytes() == csv
     record = read_run_record(case / "t_run.json")
     assert record.command == "fix" and record.before["command"] == "segment"
     assert record.inputs["tomogram"].sha256 and record.counts["refined"] == 2

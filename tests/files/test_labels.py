@@ -6,22 +6,28 @@ import mrcfile
 import numpy as np
 import pytest
 
+from deepvesicle.files import labels
 from deepvesicle.files.labels import write_drawn_labels
 from deepvesicle.files.tomogram import read_labels, write_labels
 from deepvesicle.grid import Grid, Labels
 
 
-def test_labels_drawn_into_the_file_are_those_written_whole(rng, tmp_path):
+def test_labels_drawn_into_the_file_are_those_written_whole(tmp_path, monkeypatch):
     grid = Grid((21, 34, 45), 1.7, (5.0, -2.0, 9.0))
     whole = np.zeros(grid.shape_zyx, np.uint16)
     whole[3:9, 4:30, 7:20], whole[12:14, 1:3, 40:45] = 7, 300
 
-    def draw(out):
-        assert out.dtype == np.uint16 and not out.any()
-        out[:] = whole
-        first, second = np.s_[2:10, 3:30, 7:20], np.s_[12:14, 0:4, 40:45]
-        empty = np.s_[5:9, 20:33, 3:4]
-        return [(300, int((whole == 300).sum()), second), (7, int((whole == 7).sum()), first), (12, 0, empty)]
+    monkeypatch.setattr(labels, "_SLAB_VOXELS", 5 * 34 * 45)  # sections 0 to 4, 5 to 9 and so on
+
+    def draw(slab, out):
+        start = round(float(slab.origin_nm[0] - grid.origin_nm[0]) / grid.voxel_nm)
+        assert out.dtype == np.uint16 and slab.shape_zyx == out.shape
+        out[:] = whole[start : start + len(out)]
+        for label in np.unique(out[out > 0]):
+            zs, ys, xs = np.nonzero(out == label)
+            box = tuple(slice(int(v.min()), int(v.max()) + 1) for v in (zs, ys, xs))
+            yield int(label), len(zs), box
+            yield 12, 0, np.s_[0:1, 20:33, 3:4]
 
     write_labels(tmp_path / "whole.mrc", Labels(whole, grid))
     write_drawn_labels(tmp_path / "drawn.mrc", grid, draw)
@@ -32,11 +38,11 @@ def test_labels_drawn_into_the_file_are_those_written_whole(rng, tmp_path):
             assert drawn.header[name] == pytest.approx(written.header[name], rel=1e-5)
     assert mrcfile.validate(str(tmp_path / "drawn.mrc"))
     nothing = tmp_path / "nothing.mrc"
-    write_drawn_labels(nothing, grid, lambda out: [])
+    write_drawn_labels(nothing, grid, lambda slab, out: [])
     np.testing.assert_array_equal(read_labels(nothing).data, np.zeros(grid.shape_zyx))
     full = Grid((2, 3, 4), 1.0)
 
-    def draw_all(out):
+    def draw_all(slab, out):
         out[:] = 5
         return [(5, 24, np.s_[0:2, 0:3, 0:4])]
 

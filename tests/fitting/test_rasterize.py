@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deepvesicle.errors import BadInputError
-from deepvesicle.fitting.rasterize import drawn_boxes, rasterize
+from deepvesicle.fitting.rasterize import draw_slab, rasterize
 from deepvesicle.grid import Grid
 from deepvesicle.vesicles import Status, Vesicles
 
@@ -116,18 +116,18 @@ def test_bad_spheres_and_arrays_are_refused() -> None:
         rasterize(OVERLAPPING, dtype=np.float32)
 
 
-def test_boxes_hold_all_that_is_drawn_also_on_a_blank_map(rng):
-    grid = Grid((30, 41, 52), 1.3)
+def test_slabs_together_are_the_whole(rng):
+    grid = Grid((30, 41, 52), 1.3, (4.0, 5.0, 6.0))
     status = [Status.REFINED] * 9 + [Status.REJECTED]
     vesicles = Vesicles.from_spheres(grid, rng.uniform(-4, 50, (10, 3)), rng.uniform(2, 9, 10), status=status)
     labels = rasterize(vesicles)
-    blank = np.zeros(grid.shape_zyx, np.uint16)
-    np.testing.assert_array_equal(rasterize(vesicles, out=blank, blank=True).data, labels.data)
-    numbers, counts = np.unique(labels.data[labels.data > 0], return_counts=True)
-    drawn = drawn_boxes(labels, vesicles)
-    found = {number: count for number, count, _ in drawn if count}
-    rest = labels.data.copy()
-    for _, _, box in drawn:
-        rest[box] = 0
-    assert not rest.any()
-    assert found == dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+    found = dict.fromkeys(vesicles.ids.tolist(), 0)
+    for start in range(0, 30, 7):
+        out = np.full((min(7, 30 - start), 41, 52), 99, np.uint16)
+        drawn = draw_slab(vesicles, grid.cropped((start, 0, 0), out.shape), out)
+        np.testing.assert_array_equal(out, labels.data[start : start + 7])
+        for number, count, box in drawn:
+            found[number] += count
+            out[box] = 0
+        assert not out.any()
+    assert found == {number: np.count_nonzero(labels.data == number) for number in found}
