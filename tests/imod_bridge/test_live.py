@@ -306,10 +306,10 @@ def test_a_failing_action_is_told_and_the_loop_goes_on(desk: Desk, image: Path, 
 
 @pytest.mark.parametrize("step", ["action", "second save", "write", "written", "reload", "reloaded", "finish"])
 def test_a_kill_at_any_step_loses_nothing(desk: Desk, image: Path, model: Path, step: str) -> None:
+    child = os.fork()
+    if child == 0:
+        _run_and_die(step, desk, image, model)
     with Guard(model, desk):
-        child = os.fork()
-        if child == 0:
-            _run_and_die(step, desk, image, model)
         _, status = os.waitpid(child, 0)
         assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
         desk.wait_for("listens", False)

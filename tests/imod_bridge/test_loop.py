@@ -373,10 +373,10 @@ def test_a_user_who_saves_all_the_time_loses_nothing(model: Path, tomogram: Path
 def test_a_kill_at_any_step_leaves_a_whole_model_and_a_later_run_goes_on(
     model: Path, tomogram: Path, step: str
 ) -> None:
+    child = os.fork()
+    if child == 0:
+        _die_at(step, model, tomogram)
     with Guard(model):
-        child = os.fork()
-        if child == 0:
-            _die_at(step, model, tomogram)
         _, status = os.waitpid(child, 0)
         assert os.WTERMSIG(status) == signal.SIGKILL
         assert places(model) == [A, B]
