@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -156,13 +156,13 @@ def _watch(action: FixAction, tomogram: Path, model: Path) -> None:
     print(f"watching {model}; Ctrl-C ends it", flush=True)
     # Each event and each second: some file systems, those of a network above all, send no events.
     events = watchfiles.watch(model.parent, recursive=False, yield_on_timeout=True, rust_timeout=1000)
-    watch(action, tomogram, model, wakeups=_at_once(events), report=_say)
+    watch(action, tomogram, model, wakeups=_after(None, events), report=_say)
 
 
 def _live(action: FixAction, tomogram: Path, model: Path | None) -> None:
     """Open 3dmod and fit after every save."""
     from deepvesicle.commands.segment import output_paths, stem_of
-    from imod_bridge.loop import live, polling, polling_with_keys
+    from imod_bridge.loop import KEY, live, polling, polling_with_keys
     from imod_bridge.session import Session
 
     path = model or output_paths(tomogram.parent, stem_of(tomogram))["model"]
@@ -173,14 +173,14 @@ def _live(action: FixAction, tomogram: Path, model: Path | None) -> None:
             print(
                 f"3dmod shows {path}: click vesicles, then save there or press Enter here; Ctrl-C ends it", flush=True
             )
-            wakeups = polling_with_keys(sys.stdin) if _can_be_waited_for() else polling()
-            live(action, tomogram, session, wakeups=wakeups, report=_say)
+            wakeups: Iterable[object] = polling_with_keys(sys.stdin) if _can_be_waited_for() else polling()
+            live(action, tomogram, session, wakeups=_after(KEY, wakeups), report=_say)
 
 
-def _at_once(events: Iterator[object]) -> Iterator[object]:
-    """A wake-up to begin with, then those given."""
-    yield None
-    yield from events
+def _after(first: object, wakeups: Iterable[object]) -> Iterator[object]:
+    """A wake-up to begin with, so that what was drawn before is done at once, then those given."""
+    yield first
+    yield from wakeups
 
 
 def _can_be_waited_for() -> bool:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
+import time
 import types
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,8 +30,19 @@ from imod_bridge.binary import walk
 from imod_bridge.model import Contour, Model, Object, read_model, write_model
 from imod_bridge.update import replace_objects
 from tests.drawing import GRID, TRUTH, contour, scattered, true_fit
+from tests.imod_bridge.standin_3dmod import Desk
 
 NOWHERE = [50.0, 20.0, 200.0]
+
+
+@pytest.fixture
+def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    """A computer on which the stand-in is IMOD."""
+    desk = Desk()
+    for name, value in desk.environment.items():
+        monkeypatch.setenv(name, value)
+    yield desk
+    desk.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -347,3 +361,47 @@ def test_names_of_the_files_beside_a_model():
     assert names == {"labels": "x_labels.mrc", "table": "x_vesicles.csv", "record": "x_run.json"}
     assert side_paths(Path("a/x.mod"))["table"] == Path("a/x_vesicles.csv")
     assert side_paths(Path("_vesicles.mod"))["table"].name == "_vesicles_vesicles.csv"
+
+
+def test_live_from_an_empty_model_to_the_end(case, desk, monkeypatch, capsys):
+    """Clicks, a deletion and a size changed in (a stand-in for) 3dmod, each followed by a save; then it is closed."""
+    for name in ("t_vesicles.mod", "t_vesicles.csv", "t_labels.mrc", "t_run.json"):
+        (case / name).unlink()
+    monkeypatch.setattr("imod_bridge.loop.polling", lambda: iter(lambda: time.sleep(0.01), 0))
+    model, table = case / "t_vesicles.mod", case / "t_vesicles.csv"
+    failed: list[BaseException] = []
+
+    def saved_until(done) -> None:
+        deadline = time.monotonic() + 10
+        desk.user("save")
+        while not (table.exists() and done(read_vesicles_csv(table, GRID))):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def user() -> None:
+        try:
+            desk.wait_for("model_mode", True)
+            for z, y, x in (TRUTH[0, :3] + 1, TRUTH[1, :3]):
+                assert desk.user("click", 1, x + 0.5, y + 0.5, z) == "ok"
+            saved_until(lambda vesicles: vesicles.accepted.sum() == 2)
+            desk.wait_for("model_mode", True)
+            assert desk.user("click", 1, 200.5, 20.5, 50) == "ok"
+            saved_until(lambda vesicles: len(vesicles) == 3)
+        except BaseException as error:
+            failed.append(error)
+        finally:
+            desk.user("close")
+
+    player = threading.Thread(target=user)
+    player.start()
+    try:
+        assert main(["fix", "--live", str(case / "t.mrc")]) == 0
+    finally:
+        player.join()
+    assert not failed, failed
+    spheres = read_vesicles_model(model, GRID)
+    np.testing.assert_allclose(spheres.centres_vox, TRUTH[:2, :3], atol=1e-4)
+    assert [item.name for item in read_model(model).objects] == ["vesicles", "not_fitted"]
+    vesicles = read_vesicles_csv(table, GRID)
+    np.testing.assert_array_equal(read_labels(case / "t_labels.mrc", GRID).data, rasterize(vesicles).data)
+    assert "3dmod has ended" in capsys.readouterr().out
