@@ -12,7 +12,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deepvesicle.errors import UsageError
+from deepvesicle.errors import BadInputError, UsageError
 
 if TYPE_CHECKING:
     from deepvesicle.files.run_record import FileRecord, RunRecord
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _MODEL_ENDING = "_vesicles"
 #: The object that users click in.
 _MARKED = "vesicles"
+_LARGEST_LABEL = 2**16 - 1
 NOTHING_TO_DO = "nothing to do"
 
 
@@ -126,6 +127,8 @@ class FixAction:
             fitter=self._fitter,
             progress=self._progress,
         )
+        if options.labels:
+            _check_label_range(fixed.vesicles)
         model = empty_model(tomogram.grid) if options.new else request.model
         objects = corrected_objects(
             model,
@@ -277,6 +280,18 @@ def _tomogram_record(path: Path, earlier: RunRecord | None) -> FileRecord:
     before = earlier.inputs.get("tomogram") if earlier is not None else None
     same = before is not None and (before.path, before.bytes) == (now.path, now.bytes)
     return before if before is not None and same else now
+
+
+def _check_label_range(vesicles: Vesicles) -> None:
+    """Refuse ids that no label file can hold before anything is written."""
+    largest = int(vesicles.ids[vesicles.accepted].max(initial=0))
+    if largest > _LARGEST_LABEL:
+        raise BadInputError(
+            "the ids of the vesicles, which are the surface numbers of the model, do not fit into a label file",
+            expected=f"at most {_LARGEST_LABEL}",
+            got=f"{largest}",
+            remedy="Number the surfaces anew in 3dmod, or leave out the labels with --no-labels",
+        )
 
 
 def _write_labels(path: Path, vesicles: Vesicles) -> None:

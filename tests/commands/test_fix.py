@@ -59,9 +59,9 @@ def fit_that_knows(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
 
 
 @pytest.fixture
-def case(tmp_path: Path, rng: np.random.Generator) -> Path:
+def case(tmp_path: Path) -> Path:
     """A tomogram and the result of a segmentation: the first three vesicles, the third one rejected."""
-    write_tomogram(tmp_path / "t.mrc", rng.normal(size=GRID.shape_zyx).astype(np.float32), GRID)
+    write_tomogram(tmp_path / "t.mrc", np.zeros(GRID.shape_zyx, np.int16), GRID)
     status = (Status.REFINED, Status.DOUBTFUL, Status.REJECTED)
     table = Vesicles.from_spheres(GRID, TRUTH[:3, :3] + 0.123, TRUTH[:3, 3] + 0.1, status=status)
     table = table.replace(ids=np.array([4, 9, 2]), sigma_centres_vox=np.full(3, 0.111))
@@ -247,6 +247,16 @@ def test_labels_can_be_left_alone(case):
     assert run(case, "--no-labels") == 0
     assert (case / "t_labels.mrc").read_bytes() == before
     assert len(read_vesicles_csv(case / "t_vesicles.csv", GRID)) == 4
+
+
+def test_ids_that_labels_cannot_hold_are_refused_before_anything_is_written(case, capsys):
+    (case / "t_vesicles.csv").unlink()
+    draw(case / "t_vesicles.mod", contour(TRUTH[3, :3], 9.0, 70000), contour(TRUTH[4, :3]))
+    before = state(case)
+    assert run(case) == 3
+    assert "--no-labels" in capsys.readouterr().err and state(case) == before
+    assert run(case, "--no-labels") == 0
+    assert read_vesicles_csv(case / "t_vesicles.csv", GRID).ids.tolist()[-1] == 70001
 
 
 def test_only_what_is_near_the_marks_is_read(case, monkeypatch):
