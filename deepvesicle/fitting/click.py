@@ -1,0 +1,391 @@
+"""Fit spheres where a user has marked vesicles: a click somewhere inside is enough.
+
+Every mark is searched by itself (`sphere_search`). Then the profile of the membrane is learned from the clear findings,
+and all marks are fitted together with the vesicles around them as one model of the tomogram (`shell_model`), in rounds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from deepvesicle.fitting.features import half_thickness
+from deepvesicle.fitting.profile import HALF_BILAYER_NM, Floats, landmarks
+from deepvesicle.fitting.shell_fit import Template, learned_template
+from deepvesicle.fitting.shell_model import (
+    REACH_NM,
+    ModelFit,
+    Patch,
+    Profile,
+    Sphere,
+    cut_patch,
+    fit_sphere,
+    learn_profile,
+    rendered_gain,
+)
+from deepvesicle.fitting.sphere_search import MAX_OFFSET, Found, search_sphere
+from deepvesicle.fitting.whitening import Whitening, estimate_whitening
+from deepvesicle.grid import Tomogram
+from deepvesicle.settings import ProposalSettings, RefinementSettings
+from deepvesicle.spheres import inside_fractions
+from deepvesicle.vesicles import Status, Vesicles
+
+#: Around a sphere's reach, a box for its fit has this much more, nm.
+_MARGIN_NM = 8.0
+#: A start radius given by the user may be wrong by this factor, its centre by this share of the radius.
+_HINT_FACTOR, _HINT_OFFSET = 1.45, 0.5
+#: Clear findings that a profile is learned from, at most; and vesicles already known.
+_LEARN_FROM, _LEARN_KNOWN = 16, 12
+#: Rounds of fits with all spheres in place; more where some marks are unclear.
+_ROUNDS, _MORE_ROUNDS = 2, 3
+#: Depth of the membrane in standard errors, and log-likelihood gain, of clear fits, and of hardly any.
+CLEAR_Z, CLEAR_GAIN = 6.0, 6.0
+WEAK_Z, WEAK_GAIN = 4.0, 2.0
+#: Standard errors of findings that others may lean on, and of those that need no second look.
+_HELPFUL_Z, _SURE_Z = 4.5, 10.0
+#: How many sizes tell what is usual; the least spread of sizes, as a logarithm.
+_MIN_SIZES, _LEAST_SPREAD = 5, 0.12
+#: Neighbours are masked to this far outside the middle of their membrane, nm.
+_MASK_NM = 3.0
+#: Spheres whose centres are nearer than this share of the larger radius are one vesicle.
+_SAME_VESICLE = 0.6
+#: A fit that moves by more than this share of the radius from where it was found has left its vesicle.
+_MAX_MOVE = 0.5
+#: What the SDs of the fit are multiplied by: clutter and deformation are not in the model. From simulated tomograms.
+_SIGMA_CENTRE, _SIGMA_RADIUS = 1.3, 1.5
+
+
+@dataclass
+class _Mark:
+    """A mark and what is known of it so far; lengths in nm, radii to the membrane's middle."""
+
+    place: Floats
+    radii: tuple[float, float]
+    max_offset: float
+    candidates: list[Found] = field(default_factory=list)
+    chosen: Found | None = None
+    z: float = 0.0
+    patch: Patch | None = None
+    fit: ModelFit | None = None
+
+    @property
+    def sphere(self) -> Sphere | None:
+        """The best that is known."""
+        if self.fit is not None:
+            return self.fit.sphere
+        return None if self.chosen is None else Sphere(self.chosen.centre_nm, self.chosen.radius_nm)
+
+    @property
+    def helps(self) -> bool:
+        """Whether others may lean on it."""
+        return self.z >= _HELPFUL_Z
+
+
+def fit_marks(
+    tomogram: Tomogram,
+    centres_vox: ArrayLike,
+    radii_vox: ArrayLike,
+    known: Vesicles,
+    refinement: RefinementSettings,
+    proposal: ProposalSettings,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Vesicles:
+    """Fit one sphere for each mark.
+
+    Parameters
+    ----------
+    tomogram : Tomogram
+        May be memory-mapped: only boxes around the marks, and a few for the noise, are read.
+    centres_vox : array (N, 3)
+        z, y, x of the marks: anywhere within about half the radius of the vesicle's centre.
+    radii_vox : array (N,)
+        Start radii to the membrane's outer edge; NaN where nothing is known.
+    known : Vesicles
+        Other vesicles in the tomogram, on the same grid; they stay as they are.
+    refinement : RefinementSettings
+    proposal : ProposalSettings
+        Smallest and largest outer radius.
+    progress : callable, optional
+        Called with the number of marks done and the total.
+
+    Returns
+    -------
+    Vesicles
+        A row for each mark, in order, ids from 1. REFINED where a membrane is clearly seen; DOUBTFUL, with the reason,
+        where it is not; REJECTED, with the reason, where nothing could be fitted: centre and radius are then those of
+        the mark (or the smallest radius). Features: ``membrane_z`` (depth of the membrane in standard errors),
+        ``likelihood_gain``, ``shift_nm`` (from the mark to the centre), ``inside_fraction``.
+    """
+    centres = np.asarray(centres_vox, dtype=float).reshape(-1, 3)
+    radii = np.asarray(radii_vox, dtype=float).reshape(-1)
+    voxel = tomogram.grid.voxel_nm
+    marks = [_mark(c * voxel, r * voxel, proposal) for c, r in zip(centres, radii, strict=True)]
+    half = HALF_BILAYER_NM
+    if marks:
+        others = known.select(known.accepted)
+        with ThreadPoolExecutor(max_workers=min(_cores(), len(marks))) as pool:
+            fitter = _Fitter(tomogram, marks, others, refinement, pool)
+            fitter.find(progress)
+            fitter.fit_together()
+        half = _half_thickness(others, fitter.profile, voxel)
+    return _table(tomogram, marks, centres, radii, half, proposal)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _mark(place: Floats, radius: float, proposal: ProposalSettings) -> _Mark:
+    if not np.isfinite(radius):
+        low = max(proposal.min_radius_nm - HALF_BILAYER_NM - 1.0, 4.0)
+        high = max(proposal.max_radius_nm - HALF_BILAYER_NM + 1.0, 1.05 * low)
+        return _Mark(place, (low, high), MAX_OFFSET)
+    middle = max(radius - HALF_BILAYER_NM, 4.0)
+    return _Mark(place, (middle / _HINT_FACTOR, middle * _HINT_FACTOR), _HINT_OFFSET)
+
+
+class _Fitter:
+    """Fits marks to a tomogram in which other vesicles are known, which stay where they are."""
+
+    def __init__(
+        self,
+        tomogram: Tomogram,
+        marks: Sequence[_Mark],
+        known: Vesicles,
+        refinement: RefinementSettings,
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        self.tomogram, self.marks, self.pool = tomogram, marks, pool
+        self.tilts = (refinement.tilt_range_deg, refinement.tilt_axis)
+        self.whitening: Whitening = estimate_whitening(tomogram)
+        self.profile = Profile.generic()
+        middle = known.grid.length_to_nm(known.membrane_radii_vox)
+        radii = np.where(np.isfinite(middle), middle, known.radii_nm - HALF_BILAYER_NM)
+        self.known = [Sphere(c, max(float(r), 3.0)) for c, r in zip(known.centres_nm, radii, strict=True)]
+
+    def find(self, progress: Callable[[int, int], None] | None) -> None:
+        """Search each mark by itself."""
+
+        def search(mark: _Mark) -> None:
+            mark.candidates = self._search(mark, Template.generic(), self.known)
+            self._choose(mark, [], lambda radius: 0.0)
+
+        for done, _ in enumerate(self.pool.map(search, self.marks)):
+            if progress is not None:
+                progress(done + 1, len(self.marks))
+
+    def fit_together(self) -> None:
+        """Learn the membrane's profile and fit all marks with it, in rounds."""
+        unclear = any(mark.z < CLEAR_Z for mark in self.marks)
+        for turn in range(_MORE_ROUNDS if unclear else _ROUNDS):
+            shift = self._learn(first=turn == 0)
+            if turn > 0:
+                self._choose_again()
+            self._fit_all(shift)
+
+    def _fit_all(self, shift_nm: float) -> None:
+        """One round: each mark with the others where they were after the last round."""
+        others = self._helpful()
+
+        def fit(mark: _Mark) -> None:
+            if mark.patch is not None and mark.sphere is not None:
+                start = replace(mark.sphere, radius_nm=mark.sphere.radius_nm + shift_nm)
+                around = self._around(start, [s for m, s in others if m is not mark])
+                mark.fit = fit_sphere(mark.patch, start, self.profile, around) or mark.fit
+
+        list(self.pool.map(fit, self.marks))
+
+    def _helpful(self) -> list[tuple[_Mark, Sphere]]:
+        """Marks that the others may lean on, and their spheres at this moment."""
+        return [(mark, mark.sphere) for mark in self.marks if mark.helps and mark.sphere is not None]
+
+    def _around(self, own: Sphere, marked: Iterable[Sphere]) -> list[Sphere]:
+        """Those of the known and the marked spheres that come near one, but for those that are the same vesicle."""
+        near = []
+        for other in (*self.known, *marked):
+            distance = float(np.linalg.norm(other.centre_nm - own.centre_nm))
+            reached = distance < own.radius_nm + other.radius_nm + 2 * REACH_NM
+            if reached and distance > _SAME_VESICLE * max(other.radius_nm, own.radius_nm):
+                near.append(other)
+        return near
+
+    def _patch(self, sphere: Sphere) -> Patch | None:
+        reach = sphere.radius_nm + REACH_NM + _MARGIN_NM
+        return cut_patch(self.tomogram, self.whitening, sphere.centre_nm, reach)
+
+    def _search(self, mark: _Mark, template: Template, others: Sequence[Sphere]) -> list[Found]:
+        """Candidates for a mark, with what belongs to other spheres masked out."""
+        voxel = self.tomogram.grid.voxel_nm
+        hidden = []
+        for other in others:
+            distance = float(np.linalg.norm(other.centre_nm - mark.place))
+            if other.radius_nm < distance < 2 * mark.radii[1] + other.radius_nm:
+                hidden.append(other)
+        centres = np.array([s.centre_nm for s in hidden]).reshape(-1, 3)
+        radii = np.array([s.radius_nm for s in hidden])
+        masks = (centres / voxel, (radii + _MASK_NM) / voxel)
+        return search_sphere(
+            self.tomogram, mark.place, mark.radii, template, self.tilts, masks, max_offset=mark.max_offset
+        )
+
+    def _choose(self, mark: _Mark, marked: Sequence[Sphere], prior: Callable[[float], float]) -> None:
+        """Choose among a mark's candidates by two tests of different kinds: over patches, and by likelihood."""
+        best = -1.0
+        chosen: Found | None = None
+        chosen_patch: Patch | None = None
+        for found in mark.candidates:
+            sphere = Sphere(found.centre_nm, found.radius_nm)
+            patch = self._patch(sphere)
+            if patch is None:
+                continue
+            gain = rendered_gain(patch, sphere, self.profile, self._around(sphere, marked))
+            worth = found.significance * float(np.sqrt(max(gain + prior(found.radius_nm), 0.0)))
+            if worth > best:
+                best, chosen, chosen_patch = worth, found, patch
+        if chosen is not None and chosen is not mark.chosen:
+            mark.chosen, mark.patch, mark.fit, mark.z = chosen, chosen_patch, None, chosen.significance
+
+    def _choose_again(self) -> None:
+        """Choose anew for unclear marks, now that membrane, neighbours and usual sizes are known.
+
+        The least clear are searched again, with their neighbours masked out.
+        """
+        others = self._helpful()
+        template = learned_template(Profile.offsets_nm(), self.profile.values)
+        prior = _size_prior([s.radius_nm for s in (*self.known, *(s for _, s in others))])
+
+        def again(mark: _Mark) -> None:
+            if mark.chosen is None or mark.z > _SURE_Z:
+                return
+            marked = [s for m, s in others if m is not mark]
+            if mark.z < CLEAR_Z:
+                mark.candidates += self._search(mark, template, [*self.known, *marked])
+            self._choose(mark, marked, prior)
+
+        list(self.pool.map(again, self.marks))
+
+    def _learn(self, *, first: bool) -> float:
+        """Learn the profile from the clearest marks and from known vesicles near them.
+
+        Returns
+        -------
+        float
+            To be added to radii found with the old profile, nm.
+        """
+        others = self._helpful()
+        clearest = sorted(self.marks, key=lambda mark: -mark.z)[:_LEARN_FROM]
+        examples = []
+        for mark in clearest:
+            if mark.patch is not None and mark.sphere is not None and (mark.helps or len(self.marks) < 4):
+                around = self._around(mark.sphere, [s for m, s in others if m is not mark])
+                examples.append((mark.patch, mark.sphere, around))
+        for sphere in self._nearest_known():
+            patch = self._patch(sphere)
+            if patch is not None:
+                examples.append((patch, sphere, self._around(sphere, [])))
+        if not examples:
+            return 0.0
+        # The depth of a generic profile means nothing yet, so neighbours cannot be taken out with it.
+        old = Profile.generic(0.0) if first else self.profile
+        self.profile, shift = learn_profile(examples, old, Profile.generic())
+        return shift
+
+    def _nearest_known(self) -> list[Sphere]:
+        places = np.array([mark.place for mark in self.marks])
+        distance = [float(np.linalg.norm(places - s.centre_nm, axis=1).min()) for s in self.known]
+        return [self.known[i] for i in np.argsort(distance, kind="stable")[:_LEARN_KNOWN]]
+
+
+def _size_prior(radii_nm: Sequence[float]) -> Callable[[float], float]:
+    """Log-likelihood of a radius, up to a constant, from those seen: long-tailed, as populations mix."""
+    if len(radii_nm) < _MIN_SIZES:
+        return lambda radius: 0.0
+    sizes = np.log(radii_nm)
+    middle = float(np.median(sizes))
+    spread = max(1.4826 * float(np.median(np.abs(sizes - middle))), _LEAST_SPREAD)
+    return lambda radius: -1.5 * float(np.log1p((np.log(radius) - middle) ** 2 / (2 * spread**2)))
+
+
+def _half_thickness(known: Vesicles, profile: Profile, voxel_nm: float) -> float:
+    """Half the thickness of the membranes, nm: as of the vesicles already there, else from the profile."""
+    thickness = known.grid.length_to_nm(known.thickness_vox[np.isfinite(known.thickness_vox)])
+    if len(thickness):
+        return float(np.median(thickness)) / 2
+    inflection = landmarks(Profile.offsets_nm(), profile.values).inflection_nm
+    half = float(half_thickness(np.array([inflection]), voxel_nm)[0])
+    return half if np.isfinite(half) else HALF_BILAYER_NM
+
+
+def _table(
+    tomogram: Tomogram,
+    marks: Sequence[_Mark],
+    centres: Floats,
+    radii: Floats,
+    half_nm: float,
+    proposal: ProposalSettings,
+) -> Vesicles:
+    """The fits as rows."""
+    voxel = tomogram.grid.voxel_nm
+    n = len(marks)
+    smallest = tomogram.grid.length_to_vox(proposal.min_radius_nm)
+    out_centres, out_radii = centres.copy(), np.where(np.isfinite(radii) & (radii > 0), radii, smallest)
+    middle, thickness, sigma_centre, sigma_radius = (np.full(n, np.nan) for _ in range(4))
+    features = {name: np.full(n, np.nan) for name in ("membrane_z", "likelihood_gain", "shift_nm")}
+    status, reasons = [], []
+    for row, mark in enumerate(marks):
+        verdict, reason = _verdict(mark, half_nm, proposal)
+        status.append(verdict)
+        reasons.append(reason)
+        features["membrane_z"][row] = mark.z
+        if mark.fit is not None:
+            features["likelihood_gain"][row] = mark.fit.gain
+        if verdict is Status.REJECTED or mark.fit is None:
+            continue
+        sphere = mark.fit.sphere
+        out_centres[row] = sphere.centre_nm / voxel
+        out_radii[row] = (sphere.radius_nm + half_nm) / voxel
+        middle[row], thickness[row] = sphere.radius_nm / voxel, 2 * half_nm / voxel
+        variance = np.diag(mark.fit.covariance)
+        sigma_centre[row] = _SIGMA_CENTRE * np.sqrt(max(variance[:3].mean(), 0.0)) / voxel
+        sigma_radius[row] = _SIGMA_RADIUS * np.sqrt(max(variance[3], 0.0)) / voxel
+        features["shift_nm"][row] = np.linalg.norm(sphere.centre_nm - mark.place)
+    features["inside_fraction"] = inside_fractions(tomogram.grid, out_centres, out_radii)
+    return Vesicles.from_spheres(
+        tomogram.grid,
+        out_centres,
+        out_radii,
+        membrane_radii_vox=middle,
+        thickness_vox=thickness,
+        sigma_centres_vox=sigma_centre,
+        sigma_radii_vox=sigma_radius,
+        status=tuple(status),
+        reasons=tuple(reasons),
+        features=features,
+    )
+
+
+def _verdict(mark: _Mark, half_nm: float, proposal: ProposalSettings) -> tuple[Status, str]:
+    """How good a fit is, and why not better."""
+    if mark.fit is None or mark.chosen is None:
+        return Status.REJECTED, "not fitted: no membrane found around it"
+    sphere, gain = mark.fit.sphere, mark.fit.gain
+    moved = float(np.linalg.norm(sphere.centre_nm - mark.chosen.centre_nm))
+    radius = sphere.radius_nm + half_nm
+    if moved > _MAX_MOVE * sphere.radius_nm or np.linalg.norm(sphere.centre_nm - mark.place) > radius:
+        return Status.REJECTED, "not fitted: the fit ran away from the mark"
+    slack = 2 * _SIGMA_RADIUS * float(np.sqrt(max(mark.fit.covariance[3, 3], 0.0)))
+    if radius + slack < proposal.min_radius_nm:
+        return Status.REJECTED, f"not fitted: radius {radius:.1f} nm is below {proposal.min_radius_nm:g} nm"
+    if radius - slack > proposal.max_radius_nm:
+        return Status.REJECTED, f"not fitted: radius {radius:.1f} nm is above {proposal.max_radius_nm:g} nm"
+    if mark.z < WEAK_Z or gain < WEAK_GAIN:
+        return Status.REJECTED, f"not fitted: no membrane found (contrast {mark.z:.1f} standard errors)"
+    if mark.z < CLEAR_Z or gain < CLEAR_GAIN:
+        return Status.DOUBTFUL, f"the membrane is hardly seen (contrast {mark.z:.1f} standard errors)"
+    return Status.REFINED, ""

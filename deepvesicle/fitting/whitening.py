@@ -1,0 +1,170 @@
+"""How the grey values of a tomogram vary by themselves: its power spectrum, and the weights that make noise white.
+
+Least squares treats every difference between a model and the data alike. In a tomogram it must not: noise and cellular
+clutter are strong at some spatial frequencies and weak at others, and inside the missing wedge there is nothing at all.
+Weighting each frequency by the inverse of the tomogram's mean power there is the classical remedy (the pre-whitening
+of matched filters; Turin, IRE Trans. Inf. Theory 6 (1960) 311-329). The wedge needs no tilt angles: it shows in the
+power itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, ndimage
+
+from deepvesicle.fitting.profile import read_box, working_binning
+from deepvesicle.grid import Tomogram
+
+Array = NDArray[np.float32]
+Floats = NDArray[np.float64]
+
+#: Edge of the boxes that the spectrum is averaged over, working voxels, and how many are taken.
+BOX, BOXES = 48, 32
+#: Cycles per working voxel between which the wedge shows best: long waves leak over its edges, short ones are filtered.
+WEDGE_BAND = (0.12, 0.42)
+#: The wedge ends where the power rises to this share of what is usual at its wavelength. Without a direction along the
+#: beam that lies below the second share, there is no wedge.
+WEDGE_EDGE, NO_WEDGE = 0.65, 0.25
+#: Times the median power, added to it: frequencies at which hardly anything was recorded say little about a model.
+FLOOR = 3.0
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """Weights of spatial frequencies: 1 / power where the tomogram has been measured, 0 in the missing wedge.
+
+    Parameters
+    ----------
+    weights : float32 array (BOX + 1, BOX + 1, BOX // 2 + 1)
+        Of frequencies z, y (-0.5 to 0.5 cycles per working voxel) and x (0 to 0.5).
+    voxel_nm : float
+        Size of the working voxels.
+    tilts_deg : tuple of float
+        Lowest and highest angle between frequency and the x axis that were measured; their sign is that of z.
+    """
+
+    weights: Array
+    voxel_nm: float
+    tilts_deg: tuple[float, float] = (-90.0, 90.0)
+    _cache: dict[tuple[tuple[int, ...], float], Array] = field(default_factory=dict, repr=False)
+
+    def on(self, shape_zyx: tuple[int, ...], voxel_nm: float) -> Array:
+        """The weights for `scipy.fft.rfftn` of a box (z, y, x // 2 + 1), in voxels of `voxel_nm`.
+
+        Their scale is such that the sum of |rfftn|^2 x weight / number of voxels is the number of independent values
+        of white noise, whatever the voxel size.
+        """
+        key = (tuple(shape_zyx), round(voxel_nm, 6))
+        if key not in self._cache:
+            nz, ny, nx = shape_zyx
+            ratio = self.voxel_nm / voxel_nm
+            half = self.weights.shape[0] // 2
+            axes = (
+                fft.fftfreq(nz) * ratio * BOX + half,
+                fft.fftfreq(ny) * ratio * BOX + half,
+                fft.rfftfreq(nx) * ratio * BOX,
+            )
+            where = np.stack(np.meshgrid(*axes, indexing="ij"))
+            # A mean over more voxels has less variance.
+            found = ndimage.map_coordinates(self.weights, where, order=1, mode="constant") / ratio**3
+            self._cache[key] = found.astype(np.float32)
+        return self._cache[key]
+
+
+def estimate_whitening(tomogram: Tomogram) -> Whitening:
+    """Measure the power spectrum of a tomogram from boxes spread through it.
+
+    Parameters
+    ----------
+    tomogram : Tomogram
+        May be memory-mapped: only the boxes are read.
+
+    Returns
+    -------
+    Whitening
+    """
+    binning = working_binning(tomogram.grid.voxel_nm)
+    power = _mean_power(tomogram, binning)
+    # Friedel's law: the power at -k is that at k; and neighbouring frequencies are alike.
+    power = np.concatenate([power, power[:1]], axis=0)
+    power = np.concatenate([power, power[:, :1]], axis=1)
+    power[:, :, 0] = (power[:, :, 0] + power[::-1, ::-1, 0]) / 2
+    power = ndimage.gaussian_filter(power, 0.7, mode="nearest")
+    half = BOX // 2
+    line = np.arange(-half, half + 1) / BOX
+    z, y, x = np.meshgrid(line, line, np.arange(half + 1) / BOX, indexing="ij")
+    low, high = _measured_tilts(power, z, x, np.sqrt(z * z + y * y + x * x))
+    tilt = np.degrees(np.arctan2(z, x))
+    measured = (tilt >= low) & (tilt <= high) | ((x == 0) & ((-tilt >= low) & (-tilt <= high)))
+    weights = measured / (power + FLOOR * np.median(power[measured]))
+    weights[half, half, 0] = 0  # the mean grey value means nothing
+    return Whitening(weights.astype(np.float32), tomogram.grid.voxel_nm * binning, (low, high))
+
+
+def _measured_tilts(power: Floats, z: Floats, x: Floats, radius: Floats) -> tuple[float, float]:
+    """Lowest and highest angle from x towards z that was measured, degrees; -90 and 90 where there is no wedge."""
+    usual = _usual_power(power, radius)
+    band = (np.hypot(z, x) >= WEDGE_BAND[0]) & (radius <= WEDGE_BAND[1])
+    angle = np.degrees(np.arctan2(z, x))[band]
+    share = np.minimum((power / usual)[band], 2.0)
+    centres = np.arange(-88.0, 89.0, 2.0)
+    bins = np.clip(np.rint((angle + 88.0) / 2.0).astype(int), 0, len(centres) - 1)
+    counts = np.bincount(bins, minlength=len(centres))
+    level = np.bincount(bins, weights=share, minlength=len(centres)) / np.maximum(counts, 1)
+    level = np.interp(centres, centres[counts > 0], level[counts > 0])
+    if min(level[0], level[-1]) > NO_WEDGE:
+        return -90.0, 90.0
+    edge = WEDGE_EDGE * float(np.median(level[np.abs(centres) < 30]))
+    ends = []
+    for side in (-1, 1):
+        outwards = level[::side][np.flatnonzero(side * centres[::side] >= 0)]
+        angles = np.abs(centres[::side][np.flatnonzero(side * centres[::side] >= 0)])
+        order = np.argsort(angles)
+        angles, outwards = angles[order], outwards[order]
+        below = np.flatnonzero((outwards < edge) & (angles > 20))
+        if not len(below):
+            ends.append(90.0)
+            continue
+        at = int(below[0])
+        part = (outwards[at - 1] - edge) / max(outwards[at - 1] - outwards[at], 1e-12)
+        ends.append(float(angles[at - 1] + part * (angles[at] - angles[at - 1])))
+    return -ends[0], ends[1]
+
+
+def _mean_power(tomogram: Tomogram, binning: int) -> Floats:
+    """Mean |FFT|^2 of windowed boxes per voxel (Welch's method), zero frequency in the middle of z and y."""
+    shape = np.asarray(tomogram.grid.shape_zyx)
+    edge = np.minimum(BOX * binning, shape)
+    # The same places in every run: a lattice that fills the volume evenly (Roberts' generalised golden ratio).
+    steps = np.array([0.8191725134, 0.6710436067, 0.5497004779])
+    places = (0.5 + np.arange(BOXES)[:, None] * steps) % 1
+    total = np.zeros((BOX, BOX, BOX // 2 + 1))
+    weight = 0.0
+    for place in places:
+        centre = edge / 2 + place * (shape - edge) - 0.5
+        box = read_box(tomogram, centre, float(BOX * binning / 2), binning)
+        if box is None:
+            continue
+        values = box.values[:BOX, :BOX, :BOX]
+        windows = [np.hanning(n + 2)[1:-1].astype(np.float32) for n in values.shape]
+        inside = windows[0][:, None, None] * windows[1][None, :, None] * windows[2][None, None, :]
+        values = (values - np.average(values, weights=inside)) * inside
+        if not np.any(values):
+            continue
+        spectrum = fft.rfftn(values, s=(BOX, BOX, BOX))
+        total += np.abs(spectrum) ** 2
+        weight += float((inside**2).sum())
+    if weight == 0:
+        return np.ones_like(total)
+    return np.asarray(np.fft.fftshift(total / weight, axes=(0, 1)))
+
+
+def _usual_power(power: Floats, radius: Floats) -> Floats:
+    """The power of measured frequencies at each wavelength: the upper quartile over directions."""
+    shells = np.rint(radius * BOX).astype(int)
+    count = int(shells.max()) + 1
+    levels = np.array([np.quantile(power[shells == s], 0.75) if np.any(shells == s) else 0.0 for s in range(count)])
+    return np.maximum(levels[shells], 1e-9 * float(levels.max()) + 1e-30)
