@@ -75,6 +75,10 @@ def fix(
         output=output,
     )
     _check_combination(options, model, live, watch)
+    if tomogram.suffix == ".mod" and model is not None and model.suffix != ".mod":
+        raise UsageError(
+            f"{tomogram} is a model, not a tomogram", expected="the tomogram first: deepvesicle fix TOMOGRAM MODEL"
+        )
     if live:
         _live(FixAction(options), tomogram, model)
     elif model is None:

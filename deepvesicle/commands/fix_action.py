@@ -365,4 +365,5 @@ def _summary(fixed: Fixed) -> list[str]:
         numbers["removed"] = len(gone)
     numbers.update(fixed.changes)
     done = ", ".join(f"{count} {what}" for what, count in numbers.items() if count) or "nothing changed"
-    return [f"{done}; {int(fixed.vesicles.accepted.sum())} vesicles now"]
+    now = int(fixed.vesicles.accepted.sum())
+    return [f"{done}; {now} vesicle{'' if now == 1 else 's'} now"]

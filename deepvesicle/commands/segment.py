@@ -188,7 +188,7 @@ def refuse_existing(paths: dict[str, Path], overwrite: bool) -> None:
     if existing and not overwrite:
         more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
         raise OutputExistsError(
-            f"{existing[0]}{more} exists already", remedy="Give --overwrite to replace, or another folder with -o"
+            f"{existing[0]}{more} exists already", remedy="Give --overwrite to replace, or another place with -o"
         )
     for path in paths.values():
         check_output(path, overwrite=overwrite)

@@ -178,6 +178,10 @@ def _looked_at(model: Model, names: Collection[str], everything: bool) -> tuple[
                 notes.append(f"there are several objects named {item.name!r}: the first one counts")
             continue
         items.append(item)
+    others = {item.name: None for item in model.objects if item.is_scattered and item.contours}
+    left = [repr(name) for name in others if name not in {item.name for item in items}]
+    if left:
+        notes.append(f"not looked at: the points in {', '.join(left)} (--object NAME has those of an object fitted)")
     return items, tuple(notes)
 
 

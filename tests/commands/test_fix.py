@@ -125,6 +125,17 @@ def test_a_second_run_touches_no_file(case, capsys):
     assert capsys.readouterr().out.strip() == "nothing to do"
 
 
+def test_points_in_an_object_that_nobody_named_are_not_passed_over_in_silence(case, capsys):
+    draw(case / "t_vesicles.mod", contour(TRUTH[3, :3]), name="mine")
+    before = state(case)
+    assert run(case) == 0
+    assert state(case) == before
+    first, last = capsys.readouterr().out.splitlines()
+    assert "not looked at" in first and "'mine'" in first and "--object" in first and last == "nothing to do"
+    assert run(case, "--object", "mine") == 0
+    assert "not looked at" not in capsys.readouterr().out
+
+
 def test_another_model_is_written_and_the_inputs_stay(case, capsys):
     draw(case / "t_vesicles.mod", contour(TRUTH[3, :3]))
     before = state(case)
@@ -307,6 +318,14 @@ def test_unusable_files_are_refused_and_nothing_is_lost(case, capsys):
     assert main(["fix", str(case / "none.mrc"), str(model)]) == 3
     assert main(["fix", str(case / "t.mrc")]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_tomogram_and_model_in_the_wrong_order(case, capsys):
+    before = state(case)
+    assert main(["fix", str(case / "t_vesicles.mod"), str(case / "t.mrc")]) == 2
+    error = capsys.readouterr().err
+    assert "is a model, not a tomogram" in error and error.count("\n") == 1
+    assert state(case) == before
 
 
 def test_the_action_of_the_loop_keeps_the_tomogram_open(case, monkeypatch):
