@@ -201,7 +201,7 @@ class _Placing:
         if not sphere.accepted[0]:
             if kind is Kind.SPHERE:
                 number = int(before.ids[start.row or 0])
-                self._done.append(Fate(mark, kind, Result.NOT_FITTED, number, f"{sphere.reasons[0]}; kept as it is"))
+                self._done.append(Fate(mark, kind, Result.NOT_FITTED, number, f"{_why(sphere)}; kept as it is"))
             else:
                 self._leave(mark, kind, start.number, _not_fitted_reason(sphere, start, before))
             return
@@ -338,7 +338,12 @@ def _stays_near(start: _Start, sphere: Vesicles) -> bool:
 
 def _not_fitted_reason(sphere: Vesicles, start: _Start, before: Vesicles) -> str:
     """The reason of the fit, and what it means for the sphere that the mark was on."""
-    reason = sphere.reasons[0] or "no membrane found"
+    reason = _why(sphere)
     if start.row is not None and before.accepted[start.row]:
         reason += f" (vesicle {before.ids[start.row]} stays as it was)"
     return reason
+
+
+def _why(sphere: Vesicles) -> str:
+    """Why there is no fit; that there is none is said elsewhere."""
+    return sphere.reasons[0].removeprefix("not fitted: ") or "no membrane found"
