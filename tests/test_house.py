@@ -18,7 +18,9 @@ from types import ModuleType
 import pytest
 
 import deepvesicle
+from deepvesicle.commands.fix_action import NOTHING_TO_DO
 from deepvesicle.errors import NetworkError
+from deepvesicle.files.imod import OUR_OBJECTS
 from deepvesicle.files.tables import COLUMNS
 from deepvesicle.network import shipped
 from deepvesicle.settings import Settings
@@ -29,6 +31,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/imod.md", "docs/imod_bridge.md")
 SCRIPTS = sorted(path for path in (ROOT / "bin").iterdir() if path.is_file() and not path.name.startswith("_"))
 
 
@@ -57,8 +60,8 @@ def help_of(*arguments: str) -> str:
 @pytest.fixture(scope="module")
 def helps() -> dict[str, str]:
     """The help of the program (under "") and of every command that the documents name."""
-    named = set(re.findall(r"\bdeepvesicle ([a-z][a-z-]*)", code_of(readme()) + code_of(read("CHANGELOG.md"))))
-    assert {"segment", "check", "demo"} <= named | {"demo"}
+    named = set(re.findall(r"\bdeepvesicle ([a-z][a-z-]*)", "".join(code_of(read(name)) for name in DOCUMENTS)))
+    assert {"segment", "check", "fix", "demo"} <= named | {"demo"}
     return {"": help_of(), **{name: help_of(name) for name in sorted(named)}}
 
 
@@ -192,7 +195,7 @@ def test_scripts_run_from_anywhere(script: Path) -> None:
 
 def test_the_promised_scripts_are_there() -> None:
     assert {"demo", "deepvesicle", "test"} <= {script.name for script in SCRIPTS}
-    for name in re.findall(r"(?<![\w/])bin/([a-z-]+)", readme() + read("CONTRIBUTING.md") + read("CHANGELOG.md")):
+    for name in re.findall(r"(?<![\w/])bin/([a-z-]+)", "".join(read(name) for name in DOCUMENTS)):
         assert (ROOT / "bin" / name).is_file(), name
 
 
@@ -276,14 +279,43 @@ def test_every_command_in_the_documents_exists_and_is_in_the_readme(helps: dict[
         assert re.search(rf"\bdeepvesicle {name}\b|bin/{name}\b", readme()), f"{name} is not in the README"
 
 
-def test_every_option_in_the_readme_exists(helps: dict[str, str]) -> None:
-    table = re.search(r"### Options of `deepvesicle segment`\n(.*?)\n### ", readme(), re.DOTALL)
+def options_in(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", text))
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_option_in_the_documents_exists(helps: dict[str, str], name: str) -> None:
+    for command, rest in re.findall(r"deepvesicle ([a-z]+)([^`\n]*)", code_of(read(name))):
+        assert options_in(rest) <= options_in(helps[command]), f"{command} {rest}"
+
+
+@pytest.mark.parametrize(
+    "command, heading", [("segment", "### Options of `deepvesicle segment`"), ("fix", "| option of `deepvesicle fix`")]
+)
+def test_the_options_in_the_readme_are_all_there_are(helps: dict[str, str], command: str, heading: str) -> None:
+    text = readme().split(heading, maxsplit=1)[1].split("\n### ", maxsplit=1)[0]
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `-")]
+    assert options_in(" ".join(rows)) == options_in(helps[command]) - {"-h", "--help"}
+
+
+def test_other_options_in_the_page_on_3dmod_exist(helps: dict[str, str]) -> None:
+    assert options_in("\n".join(re.findall(r"`(-[^`\n]+)`", read("docs/imod.md")))) <= options_in(helps["fix"])
+
+
+@pytest.mark.parametrize(
+    "name, least", [("README.md", set(OUR_OBJECTS) - {"proposed"}), ("docs/imod.md", set(OUR_OBJECTS))]
+)
+def test_objects_of_models_in_the_documents_are_those_of_the_program(name: str, least: set[str]) -> None:
+    table = re.search(r"\| object \| colour \|.*?\n\n", read(name), re.DOTALL)
     assert table is not None
-    for option in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", code_of(table.group(1))):
-        assert re.search(rf"(?<![\w-]){option}(?![\w-])", helps["segment"]), option
-    for command, rest in re.findall(r"deepvesicle ([a-z]+)([^`\n]*)", code_of(readme())):
-        for option in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", rest):
-            assert re.search(rf"(?<![\w-]){option}(?![\w-])", helps[command]), f"{command} {option}"
+    assert set(re.findall(r"^\| `(\w+)`", table.group(), re.MULTILINE)) == least
+
+
+def test_lines_of_output_in_the_page_on_3dmod_are_of_the_form_that_is_printed() -> None:
+    (block,) = re.findall(r"```text\n(.*?)```", read("docs/imod.md"), re.DOTALL)
+    assert "nothing to do" in read("docs/imod.md") and NOTHING_TO_DO == "nothing to do"
+    for line in lines(block):
+        assert re.match(r"x \d+, y \d+, z \d+ \((click|remove)\): |\d+ fitted, |wrote ", line), line
 
 
 def test_settings_in_the_readme_are_valid() -> None:
@@ -313,6 +345,13 @@ def test_version_is_the_same_everywhere() -> None:
 
 
 def test_links_in_the_documents_lead_somewhere() -> None:
-    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+    for name in DOCUMENTS:
         for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", read(name)):
-            assert target.startswith("https://") or (ROOT / target).exists(), f"{name}: {target}"
+            assert target.startswith("https://") or (ROOT / name).parent.joinpath(target).exists(), f"{name}: {target}"
+
+
+def test_pictures_are_shown_and_small() -> None:
+    pictures = sorted((ROOT / "docs" / "pictures").iterdir())
+    shown = re.findall(r"!\[[^]]+\]\((pictures/[^)]+)\)", read("docs/imod.md"))
+    assert sorted(set(shown)) == [f"pictures/{path.name}" for path in pictures]
+    assert all(path.stat().st_size < 150_000 for path in pictures)
