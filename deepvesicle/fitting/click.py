@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from deepvesicle.fitting.features import half_thickness
 from deepvesicle.fitting.profile import HALF_BILAYER_NM, Floats, landmarks
+from deepvesicle.fitting.refine import fit_shells
 from deepvesicle.fitting.shell_fit import Template, learned_template
 from deepvesicle.fitting.shell_model import (
     REACH_NM,
@@ -43,6 +44,8 @@ _HINT_FACTOR, _HINT_OFFSET = 1.45, 0.5
 _LEARN_FROM, _LEARN_KNOWN = 16, 12
 #: Rounds of fits with all spheres in place; more where some marks are unclear.
 _ROUNDS, _MORE_ROUNDS = 2, 3
+#: How far above and below the last fits start too, as share of the radius, and their steps at most.
+_RESTART, _LAST_STEPS = 0.3, 30
 #: Depth of the membrane in standard errors, and log-likelihood gain, of clear fits, and of hardly any.
 CLEAR_Z, CLEAR_GAIN = 6.0, 6.0
 WEAK_Z, WEAK_GAIN = 4.0, 2.0
@@ -50,12 +53,12 @@ WEAK_Z, WEAK_GAIN = 4.0, 2.0
 _HELPFUL_Z, _SURE_Z = 4.5, 10.0
 #: How many sizes tell what is usual; the least spread of sizes, as a logarithm.
 _MIN_SIZES, _LEAST_SPREAD = 5, 0.12
+#: Candidates with less than this share of the best one's standard errors are not looked at.
+_WORTH_A_LOOK = 0.6
 #: Neighbours are masked to this far outside the middle of their membrane, nm.
 _MASK_NM = 3.0
 #: Spheres whose centres are nearer than this share of the larger radius are one vesicle.
 _SAME_VESICLE = 0.6
-#: A fit that moves by more than this share of the radius from where it was found has left its vesicle.
-_MAX_MOVE = 0.5
 #: What the SDs of the fit are multiplied by: clutter and deformation are not in the model. From simulated tomograms.
 _SIGMA_CENTRE, _SIGMA_RADIUS = 1.3, 1.5
 
@@ -70,6 +73,7 @@ class _Mark:
     candidates: list[Found] = field(default_factory=list)
     chosen: Found | None = None
     z: float = 0.0
+    settled: Sphere | None = None
     patch: Patch | None = None
     fit: ModelFit | None = None
 
@@ -78,6 +82,8 @@ class _Mark:
         """The best that is known."""
         if self.fit is not None:
             return self.fit.sphere
+        if self.settled is not None:
+            return self.settled
         return None if self.chosen is None else Sphere(self.chosen.centre_nm, self.chosen.radius_nm)
 
     @property
@@ -132,6 +138,7 @@ def fit_marks(
         with ThreadPoolExecutor(max_workers=min(_cores(), len(marks))) as pool:
             fitter = _Fitter(tomogram, marks, others, refinement, pool)
             fitter.find(progress)
+            fitter.settle()
             fitter.fit_together()
         half = _half_thickness(others, fitter.profile, voxel)
     return _table(tomogram, marks, centres, radii, half, proposal)
@@ -162,6 +169,7 @@ class _Fitter:
         pool: ThreadPoolExecutor,
     ) -> None:
         self.tomogram, self.marks, self.pool = tomogram, marks, pool
+        self.refinement = refinement
         self.tilts = (refinement.tilt_range_deg, refinement.tilt_axis)
         self.whitening: Whitening = estimate_whitening(tomogram)
         self.profile = Profile.generic()
@@ -180,6 +188,21 @@ class _Fitter:
             if progress is not None:
                 progress(done + 1, len(self.marks))
 
+    def settle(self) -> None:
+        """Bring what was found to the nearest shell on rays from its own centre, whichever place the mark had."""
+        found = [mark for mark in self.marks if mark.chosen is not None]
+        grid = self.tomogram.grid
+        near = [s for s in self.known if any(np.linalg.norm(s.centre_nm - m.place) < 3 * m.radii[1] for m in found)]
+        start = [mark.sphere for mark in found]
+        spheres = [s for s in start if s is not None] + near
+        centres = grid.length_to_vox([s.centre_nm for s in spheres]).reshape(-1, 3)
+        middle = grid.length_to_vox([s.radius_nm for s in spheres])
+        places, radii = fit_shells(self.tomogram, centres, middle, len(found), self.refinement, self.pool.map)
+        for mark, place, radius in zip(found, places, radii, strict=True):
+            moved = Sphere(grid.length_to_nm(place), float(grid.length_to_nm(radius)))
+            mark.settled = moved
+            mark.patch = self._patch(moved)
+
     def fit_together(self) -> None:
         """Learn the membrane's profile and fit all marks with it, in rounds."""
         unclear = any(mark.z < CLEAR_Z for mark in self.marks)
@@ -188,6 +211,25 @@ class _Fitter:
             if turn > 0:
                 self._choose_again()
             self._fit_all(shift)
+        self._polish()
+
+    def _polish(self) -> None:
+        """Fit to the end, from places above and below too: along the beam a sphere can rest a fringe off its own."""
+        others = self._helpful()
+
+        def fit(mark: _Mark) -> None:
+            if mark.patch is None or mark.fit is None:
+                return
+            sphere, best = mark.fit.sphere, None
+            around = self._around(sphere, [s for m, s in others if m is not mark])
+            for shift in (0.0,) if mark.z > _SURE_Z else (0.0, -_RESTART, _RESTART):
+                start = replace(sphere, centre_nm=sphere.centre_nm + np.array([shift * sphere.radius_nm, 0.0, 0.0]))
+                found = fit_sphere(mark.patch, start, self.profile, around, steps=_LAST_STEPS)
+                if found is not None and (best is None or found.gain > best.gain):
+                    best = found
+            mark.fit = best or mark.fit
+
+        list(self.pool.map(fit, self.marks))
 
     def _fit_all(self, shift_nm: float) -> None:
         """One round: each mark with the others where they were after the last round."""
@@ -239,7 +281,10 @@ class _Fitter:
         best = -1.0
         chosen: Found | None = None
         chosen_patch: Patch | None = None
+        top = max((found.significance for found in mark.candidates), default=0.0)
         for found in mark.candidates:
+            if found.significance < _WORTH_A_LOOK * top:
+                continue
             sphere = Sphere(found.centre_nm, found.radius_nm)
             patch = self._patch(sphere)
             if patch is None:
@@ -249,7 +294,8 @@ class _Fitter:
             if worth > best:
                 best, chosen, chosen_patch = worth, found, patch
         if chosen is not None and chosen is not mark.chosen:
-            mark.chosen, mark.patch, mark.fit, mark.z = chosen, chosen_patch, None, chosen.significance
+            mark.chosen, mark.patch, mark.z = chosen, chosen_patch, chosen.significance
+            mark.settled, mark.fit = None, None
 
     def _choose_again(self) -> None:
         """Choose anew for unclear marks, now that membrane, neighbours and usual sizes are known.
@@ -372,12 +418,11 @@ def _table(
 
 def _verdict(mark: _Mark, half_nm: float, proposal: ProposalSettings) -> tuple[Status, str]:
     """How good a fit is, and why not better."""
-    if mark.fit is None or mark.chosen is None:
+    if mark.fit is None:
         return Status.REJECTED, "not fitted: no membrane found around it"
     sphere, gain = mark.fit.sphere, mark.fit.gain
-    moved = float(np.linalg.norm(sphere.centre_nm - mark.chosen.centre_nm))
     radius = sphere.radius_nm + half_nm
-    if moved > _MAX_MOVE * sphere.radius_nm or np.linalg.norm(sphere.centre_nm - mark.place) > radius:
+    if np.linalg.norm(sphere.centre_nm - mark.place) > radius:
         return Status.REJECTED, "not fitted: the fit ran away from the mark"
     slack = 2 * _SIGMA_RADIUS * float(np.sqrt(max(mark.fit.covariance[3, 3], 0.0)))
     if radius + slack < proposal.min_radius_nm:

@@ -6,7 +6,7 @@ profile learned from the tomogram itself, each vesicle's neighbours masked out a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,6 +73,21 @@ class _Work:
     profiles: Floats  # (n, len(_PROFILE_NM)), of the last round
     profile_halves: Floats  # (n, 2, len(_PROFILE_NM)): the two halves of the patches
 
+    @classmethod
+    def starting(cls, centres: Floats, radii: Floats, half: float) -> _Work:
+        """Nothing fitted yet."""
+        n = len(centres)
+        profiles = np.full((n, len(_PROFILE_NM)), np.nan)
+        halves = np.full((n, 2, len(_PROFILE_NM)), np.nan)
+        return cls(centres.copy(), radii.copy(), centres, radii, half, [None] * n, profiles, halves)
+
+    def has_run_away(self, row: int) -> bool:
+        """Whether a fit has left its start sphere, or has no dark membrane."""
+        fit = self.fits[row]
+        away = np.linalg.norm(self.centres[row] - self.start_centres[row]) > MAX_MOVE * self.start_radii[row]
+        scale = self.radii[row] / self.start_radii[row]
+        return bool(away or not 1 / MAX_SCALE < scale < MAX_SCALE or (fit is not None and fit.amplitude <= 0))
+
 
 def refine(
     tomogram: Tomogram,
@@ -106,34 +121,78 @@ def refine(
     voxel_nm = tomogram.grid.voxel_nm
     half = HALF_BILAYER_NM / voxel_nm
     known = np.where(np.isfinite(vesicles.membrane_radii_vox), vesicles.membrane_radii_vox, vesicles.radii_vox - half)
-    start = np.maximum(known, 1.0)
-    n = len(vesicles)
-    work = _Work(
-        vesicles.centres_vox.copy(),
-        start.copy(),
-        vesicles.centres_vox,
-        start,
-        half,
-        [None] * n,
-        np.full((n, len(_PROFILE_NM)), np.nan),
-        np.full((n, 2, len(_PROFILE_NM)), np.nan),
-    )
+    work = _Work.starting(vesicles.centres_vox, np.maximum(known, 1.0), half)
     rejected = vesicles.has_status(Status.REJECTED)
     fixed = vesicles.has_status(Status.MANUAL)
     free = [int(row) for row in np.flatnonzero(~fixed & ~rejected)]
+    template = _fit_in_rounds(tomogram, work, free, ~rejected, settings, map, progress)
+    failed = _failures(work, free, voxel_nm)
+    thickness = membrane_thickness(_PROFILE_NM, work.profiles, work.profile_halves, _trust(work), voxel_nm) / voxel_nm
+    return _table(tomogram, vesicles, work, free, failed, thickness, settings, template)
+
+
+def fit_shells(
+    tomogram: Tomogram,
+    centres_vox: Floats,
+    radii_vox: Floats,
+    count: int,
+    settings: RefinementSettings,
+    mapping: Callable[..., Iterable[None]] = map,
+) -> tuple[Floats, Floats]:
+    """Fit some spheres among others, and nothing else: the bare rounds of `refine`.
+
+    Parameters
+    ----------
+    tomogram : Tomogram
+    centres_vox, radii_vox : arrays (N, 3) and (N,)
+        Start spheres, to the middle of the membrane.
+    count : int
+        The first so many are fitted; the others are neighbours.
+    settings : RefinementSettings
+    mapping : callable
+        `map`, or the same of a pool of threads.
+
+    Returns
+    -------
+    centres_vox, radii_vox : arrays (count, 3) and (count,)
+        Spheres whose fit failed or ran away are where they were.
+    """
+    work = _Work.starting(centres_vox, radii_vox, HALF_BILAYER_NM / tomogram.grid.voxel_nm)
+    _fit_in_rounds(tomogram, work, list(range(count)), np.ones(len(centres_vox), dtype=bool), settings, mapping, None)
+    for row in range(count):
+        if work.fits[row] is None or work.has_run_away(row):
+            work.centres[row], work.radii[row] = work.start_centres[row], work.start_radii[row]
+    return work.centres[:count], work.radii[:count]
+
+
+def _fit_in_rounds(
+    tomogram: Tomogram,
+    work: _Work,
+    free: list[int],
+    present: NDArray[np.bool_],
+    settings: RefinementSettings,
+    mapping: Callable[..., Iterable[None]],
+    progress: Callable[[int, int], None] | None,
+) -> Template:
+    """All fits, first with a general membrane profile, then with that learned from the tomogram, which is returned."""
+    voxel_nm = tomogram.grid.voxel_nm
     template = Template.generic()
     total = len(free) * (_LEARNED_ROUNDS + 1)
     for turn in range(_LEARNED_ROUNDS + 1):
         places, sizes = work.centres.copy(), work.radii.copy()
-        for done, row in enumerate(free):
-            masks = _neighbours(places, sizes + (0.0 if turn == 0 else work.half + 1.5 / voxel_nm), row, ~rejected)
+        sizes += 0.0 if turn == 0 else work.half + 1.5 / voxel_nm
+
+        def fit(
+            row: int, turn: int = turn, places: Floats = places, sizes: Floats = sizes, template: Template = template
+        ) -> None:
+            masks = _neighbours(places, sizes, row, present)
             _fit_one(tomogram, work, row, masks, template, settings, coarse=turn == 0, last=turn == _LEARNED_ROUNDS)
+
+        for done, _ in enumerate(mapping(fit, free)):
             if progress is not None:
                 progress(turn * len(free) + done + 1, total)
         template = _learn(work, free, template)
-    failed = _failures(work, free, voxel_nm)
-    thickness = membrane_thickness(_PROFILE_NM, work.profiles, work.profile_halves, _trust(work), voxel_nm) / voxel_nm
-    return _table(tomogram, vesicles, work, free, failed, thickness, settings, template)
+    return template
 
 
 def _neighbours(places: Floats, radii: Floats, row: int, present: NDArray[np.bool_]) -> tuple[Floats, Floats]:
@@ -211,17 +270,13 @@ def _fit_one(
             return
         moved = float(max(np.abs(fit.displacement_nm).max(), abs(fit.radius_nm - radius * voxel)))
         centre, radius = centre + fit.displacement_nm / voxel, fit.radius_nm / voxel
-        away = np.linalg.norm(centre - work.start_centres[row]) > MAX_MOVE * work.start_radii[row]
-        if away or not 1 / MAX_SCALE < radius / work.start_radii[row] < MAX_SCALE or fit.amplitude <= 0:
-            # Kept as it is: `_failures` finds the reason from how far it went.
-            work.fits[row] = fit
-            work.centres[row], work.radii[row] = centre, radius
-            return
+        work.fits[row] = fit
+        work.centres[row], work.radii[row] = centre, radius
+        if work.has_run_away(row):
+            return  # `_failures` finds the reason from how far it went
         # A displacement this small is exact within one table.
         if moved < (0.3 if last else 1.0):
             break
-    work.fits[row] = fit
-    work.centres[row], work.radii[row] = centre, radius
     _store_profiles(work, row, table, window - (radius * voxel - (radii_nm[0] - window[0])), fit)
 
 

@@ -27,6 +27,8 @@ Array = NDArray[np.float32]
 REACH_NM = 13.0
 #: Width of the soft edge of a box, working voxels.
 _EDGE_VOX = 3
+#: Boxes are filled up to multiples of this, voxels.
+_SHAPE_STEP = 8
 #: Knots of the learned profile, nm, and steps of its table.
 _KNOTS_NM = np.arange(-REACH_NM, REACH_NM + 0.01, 1.3)
 _TABLE_STEP_NM = 0.1
@@ -152,7 +154,8 @@ def cut_patch(
     box = read_box(tomogram, np.asarray(centre_nm) / voxel, half_width_nm / voxel, binning)
     if box is None or not np.isfinite(box.values).all():
         return None
-    shape = tuple(fft.next_fast_len(int(n), real=True) for n in box.values.shape)
+    # Few different shapes, so that the weights of each are made once.
+    shape = tuple(_SHAPE_STEP * -(-int(n) // _SHAPE_STEP) for n in box.values.shape)
     mask = np.zeros(shape, dtype=np.float32)
     edges = [_soft_edge(n) for n in box.values.shape]
     inside = edges[0][:, None, None] * edges[1][None, :, None] * edges[2][None, None, :]

@@ -38,6 +38,8 @@ RADIUS_STEP, LATTICE = 1.04, 0.13
 LARGE_NM = 42.0
 #: Lowest and highest mark of one patch, in standard errors.
 MARKS = (-2.0, 3.0)
+#: Findings whose score is less than this share of the best are not looked at closely.
+WORTH_A_FIT = 0.3
 #: Spheres nearer than these shares in centre and (logarithm of) radius are the same finding.
 SAME_CENTRE, SAME_RADIUS = 0.3, 0.13
 
@@ -93,10 +95,13 @@ def search_sphere(
     """
     low, high = radii_nm
     found: list[Found] = []
+    least = 0.0
     for coarser, first, last in ((1, low, min(high, LARGE_NM)), (2, max(low, LARGE_NM), high)):
         if last < first or (coarser == 2 and last < first * 1.02):
             continue
-        found += _search(tomogram, place_nm, (first, last), template, tilts, masks_vox, max_offset, best, coarser)
+        limits = (first, last)
+        more, least = _search(tomogram, place_nm, limits, template, tilts, masks_vox, max_offset, best, coarser, least)
+        found += more
     found.sort(key=lambda f: -f.significance)
     return found[:best]
 
@@ -111,7 +116,9 @@ def _search(
     max_offset: float,
     best: int,
     coarser: int,
-) -> list[Found]:
+    least: float,
+) -> tuple[list[Found], float]:
+    """Search one range of radii; a score below `least` is not worth a fit, which is returned as it is for the next."""
     voxel = tomogram.grid.voxel_nm
     binning = working_binning(voxel) * coarser
     working = voxel * binning
@@ -120,7 +127,7 @@ def _search(
     place = np.asarray(place_nm) / voxel
     box = read_box(tomogram, place, farthest / voxel + binning, binning)
     if box is None or not np.isfinite(box.values).all():
-        return []
+        return [], least
     rays = 724 if coarser == 1 else 1024
     set_ = direction_set(rays)
     resolved, shares = patch_weights(rays, *tilts)
@@ -132,8 +139,11 @@ def _search(
     count = int(np.floor(np.log(high / low) / np.log(RADIUS_STEP) + 1e-9)) + 1
     ladder = np.asarray(low * RADIUS_STEP ** np.arange(count), dtype=np.float64)
     displacement, scores = _scores(tables, set_.patches, resolved, ladder, max_offset)
+    least = max(least, WORTH_A_FIT * float(scores.max()))
     found = []
     for row, column in _peaks(displacement, ladder, scores, best):
+        if scores[row, column] < least:
+            break
         radius = float(ladder[row])
         start = displacement[column] * radius
         fit = fit_shell(tables, set_.patches, resolved, shares, start, radius, (start, radius, radius), steps=8)
@@ -142,7 +152,7 @@ def _search(
             found.append(Found(fit.displacement_nm + place_nm, fit.radius_nm, fit.significance))
         else:
             found.append(Found(start + place_nm, radius, 0.0))
-    return found
+    return found, least
 
 
 @lru_cache(maxsize=8)

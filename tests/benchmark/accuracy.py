@@ -1,7 +1,8 @@
 """Accuracy of the shipped model through the whole pipeline, on data that it was not trained on.
 
-Run by `bin/benchmark`; writes `docs/benchmarks.md`. Too slow for the tests. Beside every result stands a baseline of
-the same run: the plain split of the same mask by its distance transform, without fit or judgement.
+Run by `bin/benchmark accuracy`; writes its section of `docs/benchmarks.md`. Too slow for the tests. Beside every
+result stands a baseline of the same run: the plain split of the same mask by its distance transform, without fit or
+judgement.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import argparse
 import csv
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,21 +27,10 @@ from deepvesicle.pipeline import Result, evidence_of, segment
 from deepvesicle.scoring.match import Score, dice, match, match_points
 from deepvesicle.settings import Settings
 from deepvesicle.vesicles import Status, Vesicles
+from tests.benchmark.report import SHARED_DATA, Row, table, write_section
 
-ROOT = Path(__file__).resolve().parents[2]
-SHARED_DATA = ROOT.parent / "shared" / "data"
 #: Phantoms per contrast; their seeds are used nowhere else.
 PHANTOMS, PHANTOM_SEED = 4, 333_000
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table."""
-
-    case: str
-    figure: str
-    ours: str
-    plain: str = ""
 
 
 def truth_of(path: Path, grid: Grid) -> Vesicles:
@@ -180,7 +170,6 @@ def main() -> None:
     """Run all cases and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="default")
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "benchmarks.md")
     arguments = parser.parse_args()
     network = load_network(arguments.model)
     rows: list[Row] = []
@@ -198,9 +187,10 @@ def main() -> None:
         print(f"{case.__name__} took {time.monotonic() - started:.0f} s", flush=True)
         rows += new
     lines = [
-        "# Benchmarks",
+        "## Segmentation",
         "",
-        f"Made by `bin/benchmark` with the model `{network.name}` (weights sha256 `{network.weights_sha256[:16]}`).",
+        f"Made by `bin/benchmark accuracy` with the model `{network.name}`",
+        f"(weights sha256 `{network.weights_sha256[:16]}`).",
         "None of these data were used for training or calibration, which saw phantoms of other seeds alone. They",
         "were looked at while the program was made; the threshold of the model was chosen on three of the phantoms.",
         "",
@@ -211,12 +201,9 @@ def main() -> None:
         "Most of what lies on no reference lies outside its box, in pictures mostly on shells; hence the two shares.",
         "The aim of 0.93 is met inside the reference's box and missed when everything is counted.",
         "",
-        "| case | figure | deepvesicle | plain split |",
-        "|---|---|---|---|",
-        *(f"| {r.case} | {r.figure} | {r.ours} | {r.plain} |" for r in rows),
+        *table(rows, "plain split"),
     ]
-    arguments.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(f"wrote {arguments.output}")
+    write_section("accuracy", lines)
 
 
 if __name__ == "__main__":
