@@ -245,25 +245,45 @@ _COLUMNS = (
 
 
 def _matched_rows(known: Vesicles, spheres: Sequence[DrawnSphere], ours: set[str]) -> list[int | None]:
-    """The row of each sphere in objects of ours: by the id (the nearest of several with it), then by place alone."""
+    """The row of each sphere in objects of ours: where it is exactly, its own id first, and else by the id.
+
+    3dmod renumbers surfaces when contours are moved between objects, so an id alone proves little; of several spheres
+    with one id it is the nearest.
+    """
     row_of_id = {int(number): row for row, number in enumerate(known.ids)}
     rows: list[int | None] = [None] * len(spheres)
-    nearest: dict[int, tuple[float, int]] = {}
-    for i, sphere in enumerate(spheres):
-        row = row_of_id.get(sphere.surface)
-        if row is not None and sphere.place[0] in ours:
-            off = np.append(sphere.centre_vox - known.centres_vox[row], sphere.radius_vox - known.radii_vox[row])
-            nearest[row] = min(nearest.get(row, (np.inf, i)), (float(np.linalg.norm(off)), i))
-    for row, (_, i) in nearest.items():
+    free = set(range(len(known)))
+
+    def is_there(sphere: DrawnSphere, row: int) -> bool:
+        centre, radius = known.centres_vox[row], float(known.radii_vox[row])
+        return is_same_place(sphere.centre_vox, sphere.radius_vox, centre, radius)
+
+    def take(i: int, row: int) -> None:
         rows[i] = row
-    free = [row for row in range(len(known)) if row not in nearest]
-    for i, sphere in enumerate(spheres):
-        if rows[i] is None and free and sphere.place[0] in ours:
-            apart = np.abs(known.centres_vox[free] - sphere.centre_vox).max(axis=1)
-            row = free[int(np.argmin(apart))]
-            if is_same_place(sphere.centre_vox, sphere.radius_vox, known.centres_vox[row], float(known.radii_vox[row])):
-                rows[i] = row
-                free.remove(row)
+        free.discard(row)
+
+    candidates = [i for i, sphere in enumerate(spheres) if sphere.place[0] in ours]
+    for i in candidates:
+        row = row_of_id.get(spheres[i].surface)
+        if row in free and is_there(spheres[i], row):
+            take(i, row)
+    for i in candidates:
+        if rows[i] is None and free:
+            open_rows = sorted(free)
+            apart = np.abs(known.centres_vox[open_rows] - spheres[i].centre_vox).max(axis=1)
+            row = open_rows[int(np.argmin(apart))]
+            if is_there(spheres[i], row):
+                take(i, row)
+    by_id: list[tuple[float, int, int]] = []
+    for i in candidates:
+        row = row_of_id.get(spheres[i].surface)
+        if rows[i] is None and row in free:
+            sphere = spheres[i]
+            off = np.append(sphere.centre_vox - known.centres_vox[row], sphere.radius_vox - known.radii_vox[row])
+            by_id.append((float(np.linalg.norm(off)), i, row))
+    for _, i, row in sorted(by_id):
+        if row in free:
+            take(i, row)
     return rows
 
 

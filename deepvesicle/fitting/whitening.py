@@ -146,7 +146,7 @@ def _mean_power(tomogram: Tomogram, binning: int) -> Floats:
     for place in places:
         centre = edge / 2 + place * (shape - edge) - 0.5
         box = read_box(tomogram, centre, float(BOX * binning / 2), binning)
-        if box is None:
+        if box is None or not np.isfinite(box.values).all():
             continue
         values = box.values[:BOX, :BOX, :BOX]
         windows = [np.hanning(n + 2)[1:-1].astype(np.float32) for n in values.shape]

@@ -15,12 +15,12 @@ from deepvesicle.vesicles import Status, Vesicles
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: Colour (Okabe & Ito 2008, told apart with any colour vision) and line of each status.
+#: Colour (as in the IMOD model; Okabe & Ito 2008, told apart with any colour vision) and line of each status.
 LINES = {
-    Status.REFINED: ("#56B4E9", "-"),
-    Status.MANUAL: ("#009E73", "-"),
+    Status.REFINED: ("#009E73", "-"),
+    Status.MANUAL: ("#56B4E9", "-"),
     Status.DOUBTFUL: ("#E69F00", "--"),
-    Status.PROPOSED: ("#F0E442", "-"),
+    Status.PROPOSED: ("#CC79A7", "-"),
     Status.REJECTED: ("#D55E00", ":"),
 }
 COLUMNS, ROWS = 3, 2
