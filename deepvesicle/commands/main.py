@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import traceback
@@ -66,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         0 done, 1 internal error, 2 usage, 3 bad input, 4 some of several tomograms failed, 130 interrupted.
     """
+    # The fits have threads of their own, and their matrices are small: more threads inside each only get in the way.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     arguments = list(sys.argv[1:] if argv is None else argv)
     # --debug is for the whole program, so it may stand anywhere before a "--".
     end = arguments.index("--") if "--" in arguments else len(arguments)

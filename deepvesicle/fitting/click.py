@@ -42,20 +42,20 @@ _MARGIN_NM = 8.0
 _HINT_FACTOR, _HINT_OFFSET = 1.45, 0.5
 #: Clear findings that a profile is learned from, at most; and vesicles already known.
 _LEARN_FROM, _LEARN_KNOWN = 12, 8
-#: Rounds of fits with all spheres in place; more where some marks are unclear.
+#: Rounds of fits with all spheres in place; more where some marks are unclear, one where all are sure.
 _ROUNDS, _MORE_ROUNDS = 2, 3
 #: How far above and below the last fits start too, as share of the radius, and their steps at most.
 _RESTART, _LAST_STEPS = 0.3, 30
 #: Where less than this range of tilts shows in the tomogram, degrees, the last word is with the fit on rays: along the
 #: beam it comes back to the same place more often.
 _NARROW_DEG = 80.0
-#: Depth of the membrane in standard errors, and log-likelihood gain, of clear fits, and of hardly any. Of clicks on
-#: nothing in simulated synapses, one in thirty passed the first.
+#: Depth of the membrane in standard errors, and log-likelihood gain, of clear fits, and of hardly any. Of 117
+#: clicks on nothing in simulated synapses one passed the first.
 CLEAR_Z, CLEAR_GAIN = 6.5, 8.0
 WEAK_Z, WEAK_GAIN = 4.0, 2.0
 #: Standard errors of findings that others may lean on, below which there is a second search, and above which no second
 #: look.
-_HELPFUL_Z, _AGAIN_Z, _SURE_Z = 4.5, 6.0, 10.0
+_HELPFUL_Z, _AGAIN_Z, _SURE_Z = 4.5, 6.0, 8.0
 #: How many sizes tell what is usual; the least spread of sizes, as a logarithm.
 _MIN_SIZES, _LEAST_SPREAD = 5, 0.12
 #: Candidates with less than this share of the best one's standard errors are not looked at.
@@ -212,8 +212,8 @@ class _Fitter:
 
     def fit_together(self) -> None:
         """Learn the membrane's profile and fit all marks with it, in rounds."""
-        unclear = any(mark.z < _AGAIN_Z for mark in self.marks)
-        for turn in range(_MORE_ROUNDS if unclear else _ROUNDS):
+        weakest = min(mark.z for mark in self.marks)
+        for turn in range(_MORE_ROUNDS if weakest < _AGAIN_Z else _ROUNDS if weakest < _SURE_Z else 1):
             shift = self._learn(first=turn == 0)
             if turn > 0:
                 self._choose_again()
@@ -349,7 +349,7 @@ class _Fitter:
             return 0.0
         # The depth of a generic profile means nothing yet, so neighbours cannot be taken out with it.
         old = Profile.generic(0.0) if first else self.profile
-        self.profile, shift = learn_profile(examples, old, Profile.generic())
+        self.profile, shift = learn_profile(examples, old, Profile.generic(), self.pool.map)
         return shift
 
     def _nearest_known(self) -> list[Sphere]:

@@ -9,7 +9,7 @@ from all spheres together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -30,7 +30,8 @@ _EDGE_VOX = 3
 #: Boxes are filled up to multiples of this, voxels.
 _SHAPE_STEP = 8
 #: Knots of the learned profile, nm, and steps of its table.
-_KNOTS_NM = np.arange(-REACH_NM, REACH_NM + 0.01, 1.3)
+_KNOT_STEP_NM = 1.3
+_KNOTS_NM = np.arange(-REACH_NM, REACH_NM + 0.01, _KNOT_STEP_NM)
 _TABLE_STEP_NM = 0.1
 #: SD of a learned profile about the usual one, as share of its depth, and of a sphere's depth about the others'.
 _PROFILE_SD, _DEPTH_SD = 0.35, 0.2
@@ -306,7 +307,10 @@ def _products(patch: Patch, left: NDArray[np.complex64], right: NDArray[np.compl
 
 
 def learn_profile(
-    fits: Sequence[tuple[Patch, Sphere, Sequence[Sphere]]], old: Profile, prior: Profile
+    fits: Sequence[tuple[Patch, Sphere, Sequence[Sphere]]],
+    old: Profile,
+    prior: Profile,
+    mapping: Callable[..., Iterable[tuple[Floats, Floats]]] = map,
 ) -> tuple[Profile, float]:
     """The profile that explains spheres best, and how far its middle lies outside theirs.
 
@@ -318,6 +322,8 @@ def learn_profile(
     old : Profile
         The neighbours are rendered with it.
     prior : Profile
+    mapping : callable
+        `map`, or the same of a pool of threads.
 
     Returns
     -------
@@ -328,20 +334,9 @@ def learn_profile(
     """
     count = len(_KNOTS_NM)
     matrix, vector = np.zeros((count, count)), np.zeros(count)
-    for patch, sphere, neighbours in fits:
-        pull = patch.whitened(patch.without(neighbours, old))
-        region, _, distance = patch.around(sphere)
-        if not distance.size:
-            continue
-        place = (distance - np.float32(sphere.radius_nm) - np.float32(_KNOTS_NM[0])) / np.float32(1.3)
-        volume = np.zeros_like(patch.values)
-        spectra = np.zeros((count, *patch.weights.shape), dtype=np.complex64)
-        for knot in range(count):
-            hat = np.maximum(1 - np.abs(place - knot), 0) * np.float32(sphere.depth) * patch.mask[region]
-            vector[knot] += float(hat.ravel() @ pull[region].ravel())
-            volume[region] = hat
-            spectra[knot] = fft.rfftn(volume)
-        matrix += _products(patch, spectra, spectra)
+    for one_matrix, one_vector in mapping(lambda one: _profile_equations(one[0], one[1], one[2], old), fits):
+        matrix += one_matrix
+        vector += one_vector
     usual = np.interp(_KNOTS_NM, Profile.offsets_nm(), prior.values)
     depth = float(usual @ vector) / max(float(usual @ matrix @ usual), 1e-30)
     if not (np.isfinite(depth) and depth > 0):
@@ -357,3 +352,24 @@ def learn_profile(
         return Profile(depth * prior.values), 0.0
     offsets = Profile.offsets_nm()
     return Profile(np.interp(offsets + middle, offsets, found.values, left=0.0, right=0.0)), float(middle)
+
+
+def _profile_equations(
+    patch: Patch, sphere: Sphere, neighbours: Sequence[Sphere], old: Profile
+) -> tuple[Floats, Floats]:
+    """Normal equations (k, k), (k,) of the profile's values at the knots, from one sphere."""
+    count = len(_KNOTS_NM)
+    vector = np.zeros(count)
+    region, _, distance = patch.around(sphere)
+    if not distance.size:
+        return np.zeros((count, count)), vector
+    pull = patch.whitened(patch.without(neighbours, old))[region]
+    place = (distance - np.float32(sphere.radius_nm - REACH_NM)) / np.float32(_KNOT_STEP_NM)
+    volume = np.zeros_like(patch.values)
+    spectra = np.zeros((count, *patch.weights.shape), dtype=np.complex64)
+    for knot in range(count):
+        hat = np.maximum(1 - np.abs(place - knot), 0) * np.float32(sphere.depth) * patch.mask[region]
+        vector[knot] = float(np.vdot(hat, pull))
+        volume[region] = hat
+        spectra[knot] = fft.rfftn(volume)
+    return _products(patch, spectra, spectra), vector

@@ -38,6 +38,8 @@ RADIUS_STEP, LATTICE = 1.04, 0.13
 LARGE_NM = 42.0
 #: Lowest and highest mark of one patch, in standard errors.
 MARKS = (-2.0, 3.0)
+#: Standard errors of a small sphere that make a search for large ones needless.
+SURE = 8.0
 #: Findings whose score is less than this share of the best are not looked at closely.
 WORTH_A_FIT = 0.3
 #: Spheres nearer than these shares in centre and (logarithm of) radius are the same finding.
@@ -99,6 +101,8 @@ def search_sphere(
     for coarser, first, last in ((1, low, min(high, LARGE_NM)), (2, max(low, LARGE_NM), high)):
         if last < first or (coarser == 2 and last < first * 1.02):
             continue
+        if any(f.significance >= SURE for f in found):
+            break  # a small sphere that is so clear does not lie inside a large one by chance
         limits = (first, last)
         more, least = _search(tomogram, place_nm, limits, template, tilts, masks_vox, max_offset, best, coarser, least)
         found += more

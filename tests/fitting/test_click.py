@@ -326,3 +326,41 @@ def test_the_origin_of_the_grid_plays_no_part(rng):
         results.append(fit(volume, places[:1], known=known))
     np.testing.assert_array_equal(results[0].centres_vox, results[1].centres_vox)
     np.testing.assert_array_equal(results[0].radii_vox, results[1].radii_vox)
+
+
+@pytest.mark.parametrize("contrast", [1.0, 0.5])
+def test_a_narrow_range_of_tilts(contrast, rng):
+    centres, radii = CENTRES / VOXEL_NM, RADII / VOXEL_NM
+    tomogram = shell_tomogram(rng, SHAPE, VOXEL_NM, centres, radii, contrast=contrast, half_range_deg=38)
+    fitted = fit(tomogram, CENTRES + off(rng, 0.4))
+    distance, radius = errors_nm(fitted)
+    assert Status.REJECTED not in fitted.status
+    assert distance.max() < 2 and np.abs(radius).max() < 1
+
+
+def test_a_tilt_axis_along_x(rng):
+    """The same tomogram with y and x exchanged gives the same spheres, exchanged."""
+    tomogram = tomogram_of(rng)
+    turned = np.ascontiguousarray(tomogram.data.transpose(0, 2, 1))
+    grid = Grid((SHAPE[0], SHAPE[2], SHAPE[1]), VOXEL_NM)
+    places = (CENTRES + off(rng, 0.4))[:, [0, 2, 1]] / VOXEL_NM
+    fitted = fit_marks(
+        Tomogram(turned, grid),
+        places,
+        np.full(3, np.nan),
+        Vesicles.empty(grid),
+        RefinementSettings(tilt_axis="x"),
+        ProposalSettings(max_radius_nm=40),
+    )
+    distance, radius = errors_nm(fitted, CENTRES[:, [0, 2, 1]])
+    assert set(fitted.status) == {Status.REFINED}
+    assert distance.max() < 0.8 and np.abs(radius).max() < 0.4
+
+
+def test_two_clicks_into_one_vesicle_give_the_same_sphere(rng):
+    fitted = fit(tomogram_of(rng), [*(CENTRES + 5), CENTRES[0] - 6])
+    rows = [0, 1, 2, 0]
+    distance, radius = errors_nm(fitted, CENTRES[rows], RADII[rows])
+    assert set(fitted.status) == {Status.REFINED}
+    assert distance.max() < 0.6 and np.abs(radius).max() < 0.4
+    assert np.linalg.norm(fitted.centres_nm[3] - fitted.centres_nm[0]) < 0.1
