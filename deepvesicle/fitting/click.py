@@ -29,7 +29,7 @@ from deepvesicle.fitting.shell_model import (
     learn_profile,
     rendered_gain,
 )
-from deepvesicle.fitting.sphere_search import MAX_OFFSET, Found, search_sphere
+from deepvesicle.fitting.sphere_search import MAX_OFFSET, Found, is_sure, search_sphere
 from deepvesicle.fitting.whitening import Whitening, estimate_whitening
 from deepvesicle.grid import Tomogram
 from deepvesicle.settings import ProposalSettings, RefinementSettings
@@ -53,9 +53,8 @@ _NARROW_DEG = 80.0
 #: clicks on nothing in simulated synapses one passed the first.
 CLEAR_Z, CLEAR_GAIN = 6.5, 8.0
 WEAK_Z, WEAK_GAIN = 4.0, 2.0
-#: Standard errors of findings that others may lean on, below which there is a second search, and above which no second
-#: look.
-_HELPFUL_Z, _AGAIN_Z, _SURE_Z = 4.5, 6.0, 8.0
+#: Standard errors of findings that others may lean on, and below which there is a second search.
+_HELPFUL_Z, _AGAIN_Z = 4.5, 6.0
 #: How many sizes tell what is usual; the least spread of sizes, as a logarithm.
 _MIN_SIZES, _LEAST_SPREAD = 5, 0.12
 #: Candidates with less than this share of the best one's standard errors are not looked at.
@@ -90,6 +89,11 @@ class _Mark:
         if self.settled is not None:
             return self.settled
         return None if self.chosen is None else Sphere(self.chosen.centre_nm, self.chosen.radius_nm)
+
+    @property
+    def sure(self) -> bool:
+        """Whether it needs no second look."""
+        return self.sphere is not None and is_sure(self.z, self.sphere.radius_nm)
 
     @property
     def helps(self) -> bool:
@@ -176,7 +180,7 @@ class _Fitter:
         self.tomogram, self.marks, self.pool = tomogram, marks, pool
         self.refinement = refinement
         self.tilts = (refinement.tilt_range_deg, refinement.tilt_axis)
-        self.whitening: Whitening = estimate_whitening(tomogram)
+        self.whitening: Whitening = estimate_whitening(tomogram, refinement.tilt_axis)
         self.profile = Profile.generic()
         middle = known.grid.length_to_nm(known.membrane_radii_vox)
         radii = np.where(np.isfinite(middle), middle, known.radii_nm - HALF_BILAYER_NM)
@@ -212,8 +216,10 @@ class _Fitter:
 
     def fit_together(self) -> None:
         """Learn the membrane's profile and fit all marks with it, in rounds."""
-        weakest = min(mark.z for mark in self.marks)
-        for turn in range(_MORE_ROUNDS if weakest < _AGAIN_Z else _ROUNDS if weakest < _SURE_Z else 1):
+        rounds = 1 if all(mark.sure for mark in self.marks) else _ROUNDS
+        if any(mark.z < _AGAIN_Z for mark in self.marks):
+            rounds = _MORE_ROUNDS
+        for turn in range(rounds):
             shift = self._learn(first=turn == 0)
             if turn > 0:
                 self._choose_again()
@@ -232,7 +238,7 @@ class _Fitter:
                 return
             sphere, best = mark.fit.sphere, None
             around = self._around(sphere, [s for m, s in others if m is not mark])
-            for shift in (0.0,) if mark.z > _SURE_Z else (0.0, -_RESTART, _RESTART):
+            for shift in (0.0,) if mark.sure else (0.0, -_RESTART, _RESTART):
                 start = replace(sphere, centre_nm=sphere.centre_nm + np.array([shift * sphere.radius_nm, 0.0, 0.0]))
                 found = fit_sphere(mark.patch, start, self.profile, around, steps=_LAST_STEPS)
                 if found is not None and (best is None or found.gain > best.gain):
@@ -277,7 +283,7 @@ class _Fitter:
         hidden = []
         for other in others:
             distance = float(np.linalg.norm(other.centre_nm - mark.place))
-            if other.radius_nm < distance < 2 * mark.radii[1] + other.radius_nm:
+            if other.radius_nm + _MASK_NM < distance < 2 * mark.radii[1] + other.radius_nm:
                 hidden.append(other)
         centres = np.array([s.centre_nm for s in hidden]).reshape(-1, 3)
         radii = np.array([s.radius_nm for s in hidden])
@@ -317,7 +323,7 @@ class _Fitter:
         prior = _size_prior([s.radius_nm for s in (*self.known, *(s for _, s in others))])
 
         def again(mark: _Mark) -> None:
-            if mark.chosen is None or mark.z > _SURE_Z:
+            if mark.chosen is None or mark.sure:
                 return
             marked = [s for m, s in others if m is not mark]
             if mark.z < _AGAIN_Z:

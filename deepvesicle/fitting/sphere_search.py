@@ -38,8 +38,9 @@ RADIUS_STEP, LATTICE = 1.04, 0.13
 LARGE_NM = 42.0
 #: Lowest and highest mark of one patch, in standard errors.
 MARKS = (-2.0, 3.0)
-#: Standard errors of a small sphere that make a search for large ones needless.
-SURE = 8.0
+#: Standard errors and least radius (nm, membrane's middle) of findings that chance does not make: in noise alone, the
+#: best of all spheres of this size and above reached 7.1. Smaller ones are few voxels, and reach more.
+SURE, SURE_RADIUS_NM = 8.0, 14.0
 #: Findings whose score is less than this share of the best are not looked at closely.
 WORTH_A_FIT = 0.3
 #: Spheres nearer than these shares in centre and (logarithm of) radius are the same finding.
@@ -62,6 +63,11 @@ class Found:
     centre_nm: Floats
     radius_nm: float
     significance: float
+
+
+def is_sure(significance: float, radius_nm: float) -> bool:
+    """Whether a finding needs no second look."""
+    return significance >= SURE and radius_nm >= SURE_RADIUS_NM
 
 
 def search_sphere(
@@ -101,8 +107,8 @@ def search_sphere(
     for coarser, first, last in ((1, low, min(high, LARGE_NM)), (2, max(low, LARGE_NM), high)):
         if last < first or (coarser == 2 and last < first * 1.02):
             continue
-        if any(f.significance >= SURE for f in found):
-            break  # a small sphere that is so clear does not lie inside a large one by chance
+        if any(is_sure(f.significance, f.radius_nm) for f in found):
+            break
         limits = (first, last)
         more, least = _search(tomogram, place_nm, limits, template, tilts, masks_vox, max_offset, best, coarser, least)
         found += more

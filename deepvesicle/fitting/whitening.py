@@ -74,13 +74,15 @@ class Whitening:
         return self._cache[key]
 
 
-def estimate_whitening(tomogram: Tomogram) -> Whitening:
+def estimate_whitening(tomogram: Tomogram, tilt_axis: str = "y") -> Whitening:
     """Measure the power spectrum of a tomogram from boxes spread through it.
 
     Parameters
     ----------
     tomogram : Tomogram
         May be memory-mapped: only the boxes are read.
+    tilt_axis : str
+        "y" (IMOD's convention) or "x"; the beam is along z.
 
     Returns
     -------
@@ -96,19 +98,20 @@ def estimate_whitening(tomogram: Tomogram) -> Whitening:
     half = BOX // 2
     line = np.arange(-half, half + 1) / BOX
     z, y, x = np.meshgrid(line, line, np.arange(half + 1) / BOX, indexing="ij")
-    low, high = _measured_tilts(power, z, x, np.sqrt(z * z + y * y + x * x))
-    tilt = np.degrees(np.arctan2(z, x))
-    measured = (tilt >= low) & (tilt <= high) | ((x == 0) & ((-tilt >= low) & (-tilt <= high)))
+    across = x if tilt_axis == "y" else y
+    tilt = np.degrees(np.arctan2(np.where(across < 0, -z, z), np.abs(across)))
+    low, high = _measured_tilts(power, tilt, np.hypot(z, across), np.sqrt(z * z + y * y + x * x))
+    measured = (tilt >= low) & (tilt <= high) | ((across == 0) & ((-tilt >= low) & (-tilt <= high)))
     weights = measured / (power + FLOOR * np.median(power[measured]))
     weights[half, half, 0] = 0  # the mean grey value means nothing
     return Whitening(weights.astype(np.float32), tomogram.grid.voxel_nm * binning, (low, high))
 
 
-def _measured_tilts(power: Floats, z: Floats, x: Floats, radius: Floats) -> tuple[float, float]:
-    """Lowest and highest angle from x towards z that was measured, degrees; -90 and 90 where there is no wedge."""
+def _measured_tilts(power: Floats, tilt: Floats, in_plane: Floats, radius: Floats) -> tuple[float, float]:
+    """Lowest and highest tilt that was measured, degrees; -90 and 90 where there is no wedge."""
     usual = _usual_power(power, radius)
-    band = (np.hypot(z, x) >= WEDGE_BAND[0]) & (radius <= WEDGE_BAND[1])
-    angle = np.degrees(np.arctan2(z, x))[band]
+    band = (in_plane >= WEDGE_BAND[0]) & (radius <= WEDGE_BAND[1])
+    angle = tilt[band]
     share = np.minimum((power / usual)[band], 2.0)
     centres = np.arange(-88.0, 89.0, 2.0)
     bins = np.clip(np.rint((angle + 88.0) / 2.0).astype(int), 0, len(centres) - 1)
