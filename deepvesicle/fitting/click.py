@@ -41,11 +41,11 @@ _MARGIN_NM = 8.0
 #: A start radius given by the user may be wrong by this factor, its centre by this share of the radius.
 _HINT_FACTOR, _HINT_OFFSET = 1.45, 0.5
 #: Clear findings that a profile is learned from, at most; and vesicles already known.
-_LEARN_FROM, _LEARN_KNOWN = 12, 8
+_LEARN_FROM, _LEARN_KNOWN = 8, 6
 #: Rounds of fits with all spheres in place; more where some marks are unclear, one where all are sure.
 _ROUNDS, _MORE_ROUNDS = 2, 3
-#: How far above and below the last fits start too, as share of the radius, and their steps at most.
-_RESTART, _LAST_STEPS = 0.3, 30
+#: Steps of a fit at most, in the rounds and at the end.
+_STEPS, _LAST_STEPS = 8, 30
 #: Where less than this range of tilts shows in the tomogram, degrees, the last word is with the fit on rays: along the
 #: beam it comes back to the same place more often.
 _NARROW_DEG = 80.0
@@ -224,30 +224,12 @@ class _Fitter:
             if turn > 0:
                 self._choose_again()
             self._fit_all(shift)
-        self._polish()
+        self._fit_all(0.0, steps=_LAST_STEPS)
         low, high = self.whitening.tilts_deg
         if high - low < _NARROW_DEG:
             self.settle()
 
-    def _polish(self) -> None:
-        """Fit to the end, from places above and below too: along the beam a sphere can rest a fringe off its own."""
-        others = self._helpful()
-
-        def fit(mark: _Mark) -> None:
-            if mark.patch is None or mark.fit is None:
-                return
-            sphere, best = mark.fit.sphere, None
-            around = self._around(sphere, [s for m, s in others if m is not mark])
-            for shift in (0.0,) if mark.sure else (0.0, -_RESTART, _RESTART):
-                start = replace(sphere, centre_nm=sphere.centre_nm + np.array([shift * sphere.radius_nm, 0.0, 0.0]))
-                found = fit_sphere(mark.patch, start, self.profile, around, steps=_LAST_STEPS)
-                if found is not None and (best is None or found.gain > best.gain):
-                    best = found
-            mark.fit = best or mark.fit
-
-        list(self.pool.map(fit, self.marks))
-
-    def _fit_all(self, shift_nm: float) -> None:
+    def _fit_all(self, shift_nm: float, steps: int = _STEPS) -> None:
         """One round: each mark with the others where they were after the last round."""
         others = self._helpful()
 
@@ -255,7 +237,7 @@ class _Fitter:
             if mark.patch is not None and mark.sphere is not None:
                 start = replace(mark.sphere, radius_nm=mark.sphere.radius_nm + shift_nm)
                 around = self._around(start, [s for m, s in others if m is not mark])
-                mark.fit = fit_sphere(mark.patch, start, self.profile, around) or mark.fit
+                mark.fit = fit_sphere(mark.patch, start, self.profile, around, steps=steps) or mark.fit
 
         list(self.pool.map(fit, self.marks))
 
