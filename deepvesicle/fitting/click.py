@@ -183,14 +183,14 @@ class _Fitter:
         self.whitening: Whitening = estimate_whitening(tomogram, refinement.tilt_axis)
         self.profile = Profile.generic()
         middle = known.grid.length_to_nm(known.membrane_radii_vox)
-        radii = np.where(np.isfinite(middle), middle, known.radii_nm - HALF_BILAYER_NM)
-        self.known = [Sphere(c, max(float(r), 3.0)) for c, r in zip(known.centres_nm, radii, strict=True)]
+        self.known_centres = known.centres_nm
+        self.known_radii = np.maximum(np.where(np.isfinite(middle), middle, known.radii_nm - HALF_BILAYER_NM), 3.0)
 
     def find(self, progress: Callable[[int, int], None] | None) -> None:
         """Search each mark by itself."""
 
         def search(mark: _Mark) -> None:
-            mark.candidates = self._search(mark, Template.generic(), self.known)
+            mark.candidates = self._search(mark, Template.generic(), [])
             self._choose(mark, [], lambda radius: 0.0)
 
         for done, _ in enumerate(self.pool.map(search, self.marks)):
@@ -201,11 +201,11 @@ class _Fitter:
         """Bring what was found to the nearest shell on rays from its own centre, whichever place the mark had."""
         found = [mark for mark in self.marks if mark.chosen is not None]
         grid = self.tomogram.grid
-        near = [s for s in self.known if any(np.linalg.norm(s.centre_nm - m.place) < 3 * m.radii[1] for m in found)]
         start = [mark.sphere for mark in found]
-        spheres = [s for s in start if s is not None] + near
-        centres = grid.length_to_vox([s.centre_nm for s in spheres]).reshape(-1, 3)
-        middle = grid.length_to_vox([s.radius_nm for s in spheres])
+        places = np.array([s.centre_nm for s in start if s is not None]).reshape(-1, 3)
+        sizes = np.array([s.radius_nm for s in start if s is not None])
+        centres = grid.length_to_vox(np.concatenate([places, self.known_centres]))
+        middle = grid.length_to_vox(np.concatenate([sizes, self.known_radii]))
         places, radii = fit_shells(self.tomogram, centres, middle, len(found), self.refinement, self.pool.map)
         for mark, place, radius in zip(found, places, radii, strict=True):
             moved = Sphere(grid.length_to_nm(place), float(grid.length_to_nm(radius)))
@@ -247,29 +247,29 @@ class _Fitter:
 
     def _around(self, own: Sphere, marked: Iterable[Sphere]) -> list[Sphere]:
         """Those of the known and the marked spheres that come near one, but for those that are the same vesicle."""
-        near = []
-        for other in (*self.known, *marked):
-            distance = float(np.linalg.norm(other.centre_nm - own.centre_nm))
-            reached = distance < own.radius_nm + other.radius_nm + 2 * REACH_NM
-            if reached and distance > _SAME_VESICLE * max(other.radius_nm, own.radius_nm):
-                near.append(other)
-        return near
+        centres, radii = self._with_known(marked)
+        distance = np.linalg.norm(centres - own.centre_nm, axis=1)
+        near = distance < own.radius_nm + radii + 2 * REACH_NM
+        near &= distance > _SAME_VESICLE * np.maximum(radii, own.radius_nm)
+        return [Sphere(centres[i], float(radii[i])) for i in np.flatnonzero(near)]
+
+    def _with_known(self, marked: Iterable[Sphere]) -> tuple[Floats, Floats]:
+        """Centres and radii of the known spheres, then of marked ones."""
+        spheres = list(marked)
+        centres = np.array([s.centre_nm for s in spheres]).reshape(-1, 3)
+        radii = np.array([s.radius_nm for s in spheres])
+        return np.concatenate([self.known_centres, centres]), np.concatenate([self.known_radii, radii])
 
     def _patch(self, sphere: Sphere) -> Patch | None:
         reach = sphere.radius_nm + REACH_NM + _MARGIN_NM
         return cut_patch(self.tomogram, self.whitening, sphere.centre_nm, reach)
 
-    def _search(self, mark: _Mark, template: Template, others: Sequence[Sphere]) -> list[Found]:
-        """Candidates for a mark, with what belongs to other spheres masked out."""
+    def _search(self, mark: _Mark, template: Template, marked: Sequence[Sphere]) -> list[Found]:
+        """Candidates for a mark, with what belongs to known and marked spheres masked out."""
         voxel = self.tomogram.grid.voxel_nm
-        hidden = []
-        for other in others:
-            distance = float(np.linalg.norm(other.centre_nm - mark.place))
-            if other.radius_nm + _MASK_NM < distance < 2 * mark.radii[1] + other.radius_nm:
-                hidden.append(other)
-        centres = np.array([s.centre_nm for s in hidden]).reshape(-1, 3)
-        radii = np.array([s.radius_nm for s in hidden])
-        masks = (centres / voxel, (radii + _MASK_NM) / voxel)
+        centres, radii = self._with_known(marked)
+        others = np.linalg.norm(centres - mark.place, axis=1) > radii + _MASK_NM
+        masks = (centres[others] / voxel, (radii[others] + _MASK_NM) / voxel)
         return search_sphere(
             self.tomogram, mark.place, mark.radii, template, self.tilts, masks, max_offset=mark.max_offset
         )
@@ -302,14 +302,14 @@ class _Fitter:
         """
         others = self._helpful()
         template = learned_template(Profile.offsets_nm(), self.profile.values)
-        prior = _size_prior([s.radius_nm for s in (*self.known, *(s for _, s in others))])
+        prior = _size_prior(self._with_known(s for _, s in others)[1])
 
         def again(mark: _Mark) -> None:
             if mark.chosen is None or mark.sure:
                 return
             marked = [s for m, s in others if m is not mark]
             if mark.z < _AGAIN_Z:
-                mark.candidates += self._search(mark, template, [*self.known, *marked])
+                mark.candidates += self._search(mark, template, marked)
             self._choose(mark, marked, prior)
 
         list(self.pool.map(again, self.marks))
@@ -342,11 +342,12 @@ class _Fitter:
 
     def _nearest_known(self) -> list[Sphere]:
         places = np.array([mark.place for mark in self.marks])
-        distance = [float(np.linalg.norm(places - s.centre_nm, axis=1).min()) for s in self.known]
-        return [self.known[i] for i in np.argsort(distance, kind="stable")[:_LEARN_KNOWN]]
+        apart = np.linalg.norm(self.known_centres[:, None] - places[None], axis=-1).min(axis=1)
+        nearest = np.argsort(apart, kind="stable")[:_LEARN_KNOWN]
+        return [Sphere(self.known_centres[i], float(self.known_radii[i])) for i in nearest]
 
 
-def _size_prior(radii_nm: Sequence[float]) -> Callable[[float], float]:
+def _size_prior(radii_nm: Floats) -> Callable[[float], float]:
     """Log-likelihood of a radius, up to a constant, from those seen: long-tailed, as populations mix."""
     if len(radii_nm) < _MIN_SIZES:
         return lambda radius: 0.0

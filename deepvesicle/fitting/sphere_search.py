@@ -143,6 +143,10 @@ def _search(
     resolved, shares = patch_weights(rays, *tilts)
     step = 0.5 * working
     ray = np.arange(max(low * (1 - max_offset) - TEMPLATE_REACH_NM, 0.0), farthest, step)
+    if masks_vox is not None:
+        centres, radii = masks_vox
+        near = np.linalg.norm(centres - place, axis=1) < farthest / voxel + radii
+        masks_vox = (centres[near], radii[near])
     table = sample_polar(box, place, ray / voxel, set_, masks=masks_vox)
     shifts = np.arange(low * (1 - max_offset), (1 + max_offset) * high + 0.5, 0.5)
     tables = match_tables(table, ray, shifts, template, 0.0)
