@@ -40,8 +40,9 @@ from deepvesicle.vesicles import Status, Vesicles
 _MARGIN_NM = 8.0
 #: A start radius given by the user may be wrong by this factor, its centre by this share of the radius.
 _HINT_FACTOR, _HINT_OFFSET = 1.45, 0.5
-#: Clear findings that a profile is learned from, at most; and vesicles already known.
-_LEARN_FROM, _LEARN_KNOWN = 8, 6
+#: Clear findings that a profile is learned from, at most, and vesicles already known: usually, and where some marks are
+#: unclear.
+_LEARN_FROM, _LEARN_KNOWN = (8, 16), (6, 12)
 #: Rounds of fits with all spheres in place; more where some marks are unclear, one where all are sure.
 _ROUNDS, _MORE_ROUNDS = 2, 3
 #: Steps of a fit at most, in the rounds and at the end.
@@ -217,9 +218,7 @@ class _Fitter:
     def fit_together(self) -> None:
         """Learn the membrane's profile and fit all marks with it, in rounds."""
         rounds = 1 if all(mark.sure for mark in self.marks) else _ROUNDS
-        if any(mark.z < _AGAIN_Z for mark in self.marks):
-            rounds = _MORE_ROUNDS
-        for turn in range(rounds):
+        for turn in range(_MORE_ROUNDS if self._unclear else rounds):
             shift = self._learn(first=turn == 0)
             if turn > 0:
                 self._choose_again()
@@ -228,6 +227,11 @@ class _Fitter:
         low, high = self.whitening.tilts_deg
         if high - low < _NARROW_DEG:
             self.settle()
+
+    @property
+    def _unclear(self) -> bool:
+        """Whether some marks need more care, at the cost of time."""
+        return any(mark.z < _AGAIN_Z for mark in self.marks)
 
     def _fit_all(self, shift_nm: float, steps: int = _STEPS) -> None:
         """One round: each mark with the others where they were after the last round."""
@@ -323,7 +327,7 @@ class _Fitter:
             To be added to radii found with the old profile, nm.
         """
         others = self._helpful()
-        clearest = sorted(self.marks, key=lambda mark: -mark.z)[:_LEARN_FROM]
+        clearest = sorted(self.marks, key=lambda mark: -mark.z)[: _LEARN_FROM[self._unclear]]
         examples = []
         for mark in clearest:
             if mark.patch is not None and mark.sphere is not None and (mark.helps or len(self.marks) < 4):
@@ -343,7 +347,7 @@ class _Fitter:
     def _nearest_known(self) -> list[Sphere]:
         places = np.array([mark.place for mark in self.marks])
         apart = np.linalg.norm(self.known_centres[:, None] - places[None], axis=-1).min(axis=1)
-        nearest = np.argsort(apart, kind="stable")[:_LEARN_KNOWN]
+        nearest = np.argsort(apart, kind="stable")[: _LEARN_KNOWN[self._unclear]]
         return [Sphere(self.known_centres[i], float(self.known_radii[i])) for i in nearest]
 
 
