@@ -114,8 +114,11 @@ def _once(options: FixOptions, tomogram: Path, model: Path, overwrite: bool) -> 
     from imod_bridge.loop import run_once
 
     if options.output is not None:
+        _check_targets(options, options.output, tomogram)
         refuse_existing({"model": options.output, **_written(options, options.output)}, overwrite)
         options.output.parent.mkdir(exist_ok=True)
+    else:
+        _check_targets(options, model, tomogram)
     with _model_errors(), stage_progress() as progress:
         action = FixAction(options, progress=progress)
         answer = run_once(action, tomogram, model, output=options.output, overwrite=overwrite)
@@ -136,6 +139,7 @@ def _new(options: FixOptions, tomogram: Path, points: Path, overwrite: bool) -> 
     if target.exists() and target.samefile(points):
         raise UsageError(f"{points} is only read by --new", remedy="Name another model with -o, or leave out --new")
     options = replace(options, output=target)
+    _check_targets(options, target, tomogram)
     refuse_existing({"model": target, **_written(options, target)}, overwrite)
     with _model_errors(), stage_progress() as progress:
         data = read(points)
@@ -157,6 +161,7 @@ def _watch(action: FixAction, tomogram: Path, model: Path) -> None:
 
     if not model.parent.is_dir():
         raise UsageError(f"the folder {model.parent} does not exist")
+    _check_targets(action.options, model, tomogram)
     print(f"watching {model}; Ctrl-C ends it", flush=True)
     # Each event and each second: some file systems, those of a network above all, send no events.
     events = watchfiles.watch(model.parent, recursive=False, yield_on_timeout=True, rust_timeout=1000)
@@ -170,6 +175,7 @@ def _live(action: FixAction, tomogram: Path, model: Path | None) -> None:
     from imod_bridge.session import Session
 
     path = model or output_paths(tomogram.parent, stem_of(tomogram))["model"]
+    _check_targets(action.options, path, tomogram)
     with _model_errors():
         action.prepare(tomogram, path)
         with Session(tomogram, path) as session:
@@ -204,6 +210,21 @@ def _model_errors() -> Iterator[None]:
         yield
     except BridgeError as error:
         raise ModelFileError(str(error)) from error
+
+
+def _check_targets(options: FixOptions, model: Path, tomogram: Path) -> None:
+    """Refuse, before the work, a result that would take the tomogram's place or cannot be written."""
+    from deepvesicle.commands.segment import stem_of
+    from deepvesicle.files.atomic import check_output
+
+    if model == options.output and stem_of(model) != model.name:
+        raise UsageError(f"{model} has the name of a tomogram", expected="the name of a model, such as X_vesicles.mod")
+    for path in (model, *_written(options, model).values()):
+        if path.exists() and tomogram.exists() and path.samefile(tomogram):
+            raise UsageError(
+                f"{path} is the tomogram, and the result would take its place", remedy="Name another model with -o"
+            )
+        check_output(path, overwrite=True)
 
 
 def _written(options: FixOptions, model: Path) -> dict[str, Path]:

@@ -90,7 +90,7 @@ class FixAction:
     """
 
     def __init__(self, options: FixOptions, *, fitter: Fitter | None = None, progress: Progress | None = None) -> None:
-        self._options, self._fitter, self._progress = options, fitter, progress
+        self.options, self._fitter, self._progress = options, fitter, progress
         self._tomogram: tuple[tuple[object, ...], Tomogram] | None = None
 
     def __call__(self, request: Request) -> Answer:
@@ -107,7 +107,7 @@ class FixAction:
         from deepvesicle.pipeline import fix
         from imod_bridge.actions import Answer
 
-        options = self._options
+        options = self.options
         source, target = side_paths(request.model_path), side_paths(options.output or request.model_path)
         record = None if options.new else _read_record(source["record"])
         settings = _settings(options, record)
@@ -140,6 +140,8 @@ class FixAction:
         )
         lines = tuple(_lines(tomogram, drawn, fixed))
         written = [name for name in target if name != "labels" or options.labels]
+        if table is None and not options.new and not len(fixed.vesicles) and not drawn.removals:
+            return Answer(messages=(*lines, NOTHING_TO_DO, "(the model has no vesicles; --new fits all its points)"))
         changed = objects or table is None or not is_same_table(table, fixed.vesicles)
         if not (changed or options.output or any(not target[name].exists() for name in written)):
             return Answer(messages=(*lines, NOTHING_TO_DO))
@@ -185,7 +187,7 @@ class FixAction:
         """The tomogram, read as before unless the options say otherwise."""
         from deepvesicle.files.tomogram import read_tomogram
 
-        voxel_nm, invert = self._options.voxel_nm, self._options.invert
+        voxel_nm, invert = self.options.voxel_nm, self.options.invert
         if voxel_nm is None and record is not None and record.voxel_source == "option":
             voxel_nm = record.voxel_nm
         if invert is None:
@@ -211,11 +213,11 @@ class FixAction:
         from deepvesicle.files.tables import write_vesicles_csv
         from deepvesicle.pipeline import counts
 
-        model = self._options.output or request.model_path
+        model = self.options.output or request.model_path
         paths = side_paths(model)
-        if self._options.labels:
+        if self.options.labels:
             _write_labels(paths["labels"], vesicles)
-        from_option = self._options.voxel_nm is not None or (earlier is not None and earlier.voxel_source == "option")
+        from_option = self.options.voxel_nm is not None or (earlier is not None and earlier.voxel_source == "option")
         record = RunRecord.start(
             "fix",
             settings,
@@ -229,7 +231,7 @@ class FixAction:
             voxel_source="option" if from_option else "header",
             invert=tomogram.invert,
         )
-        outputs = [model, paths["table"], *([paths["labels"]] if self._options.labels else [])]
+        outputs = [model, paths["table"], *([paths["labels"]] if self.options.labels else [])]
         done = record.finished(outputs=outputs, counts=counts(vesicles), warnings=tomogram.notes)
         done.following(earlier).write(paths["record"], overwrite=True)
         keep_backup(paths["table"])

@@ -434,3 +434,24 @@ def test_live_from_an_empty_model_to_the_end(case, desk, monkeypatch, capsys):
     vesicles = read_vesicles_csv(table, GRID)
     np.testing.assert_array_equal(read_labels(case / "t_labels.mrc", GRID).data, rasterize(vesicles).data)
     assert "3dmod has ended" in capsys.readouterr().out
+
+
+def test_tomogram_is_never_overwritten(case: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tomogram, model = case / "a_labels.mrc", case / "a_vesicles.mod"
+    (case / "t.mrc").rename(tomogram)
+    (case / "t_vesicles.mod").rename(model)
+    draw(model, contour(TRUTH[3, :3]))
+    before = tomogram.read_bytes()
+    for more in ([], ["-o", str(tomogram), "--overwrite"], ["--new", "-o", str(tomogram), "--overwrite"], ["--watch"]):
+        assert main(["fix", str(tomogram), str(model), *more]) == 2, more
+        assert "tomogram" in capsys.readouterr().err
+        assert tomogram.read_bytes() == before
+
+
+def test_points_without_new_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tomogram(tmp_path / "t.mrc", np.zeros(GRID.shape_zyx, np.int16), GRID)
+    write_model(tmp_path / "points.mod", Model((scattered("mine", contour(TRUTH[0, :3])),), image_size=(1, 1, 1)))
+    before = state(tmp_path)
+    assert main(["fix", str(tmp_path / "t.mrc"), str(tmp_path / "points.mod")]) == 0
+    assert "--new" in capsys.readouterr().out
+    assert state(tmp_path) == before
