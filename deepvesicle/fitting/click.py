@@ -404,8 +404,9 @@ def _table(
         sigma_centre[row] = _SIGMA_CENTRE * np.sqrt(max(variance[:3].mean(), 0.0)) / voxel
         sigma_radius[row] = _SIGMA_RADIUS * np.sqrt(max(variance[3], 0.0)) / voxel
         features["shift_nm"][row] = np.linalg.norm(sphere.centre_nm - mark.place)
-    features["inside_fraction"] = inside_fractions(tomogram.grid, out_centres, out_radii)
-    return Vesicles.from_spheres(
+    inside = inside_fractions(tomogram.grid, out_centres, out_radii)
+    features["inside_fraction"] = inside
+    vesicles = Vesicles.from_spheres(
         tomogram.grid,
         out_centres,
         out_radii,
@@ -416,6 +417,10 @@ def _table(
         status=tuple(status),
         reasons=tuple(reasons),
         features=features,
+    )
+    cut = vesicles.has_status(Status.REFINED) & (inside < proposal.min_inside_fraction)
+    return vesicles.with_status(
+        cut, Status.DOUBTFUL, [f"only {100 * f:.0f} % of it lies in the tomogram" for f in inside]
     )
 
 
