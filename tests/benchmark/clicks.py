@@ -200,7 +200,7 @@ def main() -> None:
         "None of these phantoms were seen while the fit was made (others of the same kind were, and syn_a and the",
         "shells). The aims were 0.99, 0.97 and 0.80 on the phantoms, 0.97 on syn_a, 0.90 on the shells, and 3 times",
         "the import. Missed are the time, half of which is the fits on two cores, and d' 0.4: there, half of the true",
-        "membranes stand out by less than 6.5 standard errors, as does most of what a search finds where no vesicle is.",
+        "membranes stand out by less than 6.5 standard errors, as does most of what is found where no vesicle is.",
         "",
         *table(rows, "one start"),
     ]
