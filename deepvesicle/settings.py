@@ -12,6 +12,9 @@ from typing import Any
 
 from deepvesicle.errors import BadInputError
 
+#: Axes that a specimen can be tilted about.
+TILT_AXES = ("y", "x")
+
 
 @dataclass(frozen=True)
 class PredictionSettings:
@@ -36,8 +39,17 @@ class RefinementSettings:
     """Fitting spheres to the membrane on the tomogram."""
 
     max_iterations: int = 10
-    tilt_range_deg: tuple[float, float] = (-60.0, 60.0)
+    #: Lowest and highest tilt; None: as the tomogram's missing wedge shows, else -60 to 60.
+    tilt_range_deg: tuple[float, float] | None = field(default=None, metadata={"like": (0.0, 0.0)})
     tilt_axis: str = "y"  # "y" (IMOD's convention) or "x"
+    ellipsoid: bool = False  # also fit an ellipsoid to each vesicle
+
+    @property
+    def tilts_deg(self) -> tuple[float, float]:
+        """The tilts, once they are known: see `deepvesicle.fitting.tilts.resolved`."""
+        if self.tilt_range_deg is None:
+            raise ValueError("the range of tilts has not been worked out")
+        return self.tilt_range_deg
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,13 @@ class OutlierSettings:
 
 
 @dataclass(frozen=True)
+class LabelSettings:
+    """How spheres are drawn into the label volume."""
+
+    gap_vox: int = 0  # voxels of background that are left between the labels of different vesicles
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything that decides the result of `deepvesicle segment`, apart from the tomogram and the model."""
 
@@ -59,6 +78,7 @@ class Settings:
     proposal: ProposalSettings = field(default_factory=ProposalSettings)
     refinement: RefinementSettings = field(default_factory=RefinementSettings)
     outliers: OutlierSettings = field(default_factory=OutlierSettings)
+    labels: LabelSettings = field(default_factory=LabelSettings)
 
     def to_json(self) -> dict[str, Any]:
         """Nested plain dictionary, for run records."""
@@ -71,7 +91,7 @@ class Settings:
         Raises
         ------
         BadInputError
-            Unknown group or name, or a value of the wrong type.
+            Unknown group or name, or a value of the wrong type, or one that makes no sense.
         """
         settings = cls()
         groups = {f.name for f in fields(cls)}
@@ -83,22 +103,51 @@ class Settings:
             if not isinstance(values, dict):
                 raise BadInputError(f"{source}: {group} must be a table", expected=f"[{group}] and lines below it")
             old = getattr(settings, group)
-            names = {f.name for f in fields(old)}
+            known = {f.name: f for f in fields(old)}
             for name, value in values.items():
-                if name not in names:
+                if name not in known:
                     raise BadInputError(
                         f"{source} has an unknown setting {group}.{name}",
-                        expected="one of " + ", ".join(sorted(names)),
+                        expected="one of " + ", ".join(sorted(known)),
                     )
-                old = replace(old, **{name: _checked(f"{source}: {group}.{name}", getattr(old, name), value)})
+                default = known[name].default
+                if default is None and value is None:
+                    continue  # "not given", as a run record has it
+                like = known[name].metadata.get("like", default)
+                old = replace(old, **{name: _checked(f"{source}: {group}.{name}", like, value)})
             settings = replace(settings, **{group: old})
+        _refuse_nonsense(settings, source)
         return settings
+
+
+def is_tilt_range(range_deg: tuple[float, float]) -> bool:
+    """Whether two numbers are the lowest and the highest tilt of a series, degrees."""
+    low, high = range_deg
+    return -90 <= low < high <= 90
+
+
+def _refuse_nonsense(settings: Settings, source: str) -> None:
+    """Values of the right type that cannot be used."""
+    refinement, gap = settings.refinement, settings.labels.gap_vox
+    tilts = refinement.tilt_range_deg
+    if tilts is not None and not is_tilt_range(tilts):
+        raise BadInputError(
+            f"{source}: refinement.tilt_range_deg is not a range of tilts",
+            expected="the lowest and the highest, in degrees, between -90 and 90",
+            got=f"{tilts[0]:g} and {tilts[1]:g}",
+        )
+    if refinement.tilt_axis not in TILT_AXES:
+        raise BadInputError(
+            f"{source}: refinement.tilt_axis is not valid",
+            expected=" or ".join(TILT_AXES),
+            got=repr(refinement.tilt_axis),
+        )
+    if gap < 0:
+        raise BadInputError(f"{source}: labels.gap_vox is not valid", expected="0 or more voxels", got=f"{gap}")
 
 
 def _checked(name: str, default: Any, value: Any) -> Any:
     """A value of the default's type, or an error that names the setting."""
-    if default is None and value is None:
-        return None  # "not given", as a run record has it
     if default is None or isinstance(default, float):
         good = isinstance(value, (int, float)) and not isinstance(value, bool)
         if good:

@@ -30,6 +30,7 @@ from deepvesicle.fitting.shell_model import (
     rendered_gain,
 )
 from deepvesicle.fitting.sphere_search import MAX_OFFSET, Found, is_sure, search_sphere
+from deepvesicle.fitting.tilts import resolved
 from deepvesicle.fitting.whitening import Whitening, estimate_whitening
 from deepvesicle.grid import Tomogram
 from deepvesicle.settings import ProposalSettings, RefinementSettings
@@ -110,6 +111,7 @@ def fit_marks(
     refinement: RefinementSettings,
     proposal: ProposalSettings,
     *,
+    whitening: Whitening | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Vesicles:
     """Fit one sphere for each mark.
@@ -127,6 +129,8 @@ def fit_marks(
     refinement : RefinementSettings
     proposal : ProposalSettings
         Smallest and largest outer radius.
+    whitening : Whitening, optional
+        Of the tomogram, if it has been estimated already.
     progress : callable, optional
         Called with the number of marks done and the total.
 
@@ -146,7 +150,7 @@ def fit_marks(
     if marks:
         others = known.select(known.accepted)
         with ThreadPoolExecutor(max_workers=min(_cores(), len(marks))) as pool:
-            fitter = _Fitter(tomogram, marks, others, refinement, pool)
+            fitter = _Fitter(tomogram, marks, others, refinement, pool, whitening)
             fitter.find(progress)
             fitter.settle()
             fitter.fit_together()
@@ -177,11 +181,12 @@ class _Fitter:
         known: Vesicles,
         refinement: RefinementSettings,
         pool: ThreadPoolExecutor,
+        whitening: Whitening | None = None,
     ) -> None:
         self.tomogram, self.marks, self.pool = tomogram, marks, pool
-        self.refinement = refinement
-        self.tilts = (refinement.tilt_range_deg, refinement.tilt_axis)
-        self.whitening: Whitening = estimate_whitening(tomogram, refinement.tilt_axis)
+        self.whitening = whitening or estimate_whitening(tomogram, refinement.tilt_axis)
+        self.refinement = resolved(tomogram, refinement, self.whitening)
+        self.tilts = (self.refinement.tilts_deg, refinement.tilt_axis)
         self.profile = Profile.generic()
         middle = known.grid.length_to_nm(known.membrane_radii_vox)
         self.known_centres = known.centres_nm

@@ -137,7 +137,7 @@ def measure(
     near = offsets_nm[within]
     wanted = template.at(near)
     set_ = direction_set(512)
-    resolved = resolved_weight(set_.patches, settings.tilt_range_deg, settings.tilt_axis)
+    resolved = resolved_weight(set_.patches, settings.tilts_deg, settings.tilt_axis)
     for row in np.flatnonzero(~skip):
         centre, radius = vesicles.centres_vox[row], float(middle[row])
         out["inside_fraction"][row] = inside[row]
@@ -168,7 +168,7 @@ def _densities(
     values = values[::stride, ::stride, ::stride]
     across = x if settings.tilt_axis == "y" else y
     distance = np.sqrt(z * z + y * y + x * x)
-    steepest = np.tan(np.radians(min(abs(settings.tilt_range_deg[0]), abs(settings.tilt_range_deg[1]), 85.0)))
+    steepest = np.tan(np.radians(min(abs(settings.tilts_deg[0]), abs(settings.tilts_deg[1]), 85.0)))
     # Inside the measured wedge and not near the poles, whose normals turn into the missing one.
     seen = (np.abs(z) <= steepest * np.abs(across)) & (np.abs(z) <= 0.7 * distance)
     off_nm = (distance - radius) * voxel_nm

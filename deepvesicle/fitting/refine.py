@@ -1,7 +1,8 @@
 """Fit spheres to the membranes on the tomogram, to a fraction of a voxel.
 
-In rounds over all vesicles: a coarse search about the start spheres with a general membrane profile; then fits with the
-profile learned from the tomogram itself, each vesicle's neighbours masked out at the places found so far.
+Three passes over all vesicles. On rays from each start sphere, with a general membrane profile: robust, and it reaches
+far. Then all spheres together as one model of the tomogram (`joint`), with the profile learned from it: exact. Last, on
+rays again, what the judgement needs to know of each.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from deepvesicle.fitting.shell_fit import (
     learned_template,
     match_tables,
 )
+from deepvesicle.fitting.tilts import resolved
 from deepvesicle.grid import Tomogram
 from deepvesicle.settings import RefinementSettings
 from deepvesicle.vesicles import Status, Vesicles
@@ -118,6 +120,7 @@ def refine(
         Features: see `features.measure`, and ``fit_residual_nm``, ``sphericity``, ``coverage``, ``membrane_z``,
         ``shift_nm``, ``fit_failed``.
     """
+    settings = resolved(tomogram, settings)
     voxel_nm = tomogram.grid.voxel_nm
     half = HALF_BILAYER_NM / voxel_nm
     known = np.where(np.isfinite(vesicles.membrane_radii_vox), vesicles.membrane_radii_vox, vesicles.radii_vox - half)
@@ -157,6 +160,7 @@ def fit_shells(
     centres_vox, radii_vox : arrays (count, 3) and (count,)
         Spheres whose fit failed or ran away are where they were.
     """
+    settings = resolved(tomogram, settings)
     work = _Work.starting(centres_vox, radii_vox, HALF_BILAYER_NM / tomogram.grid.voxel_nm)
     _fit_in_rounds(tomogram, work, list(range(count)), np.ones(len(centres_vox), dtype=bool), settings, mapping, None)
     for row in range(count):
@@ -229,7 +233,7 @@ def _fit_one(
     centre, radius = work.centres[row].copy(), float(work.radii[row])
     count = _direction_count(radius / binning)
     set_ = direction_set(count)
-    resolved, shares = patch_weights(count, settings.tilt_range_deg, settings.tilt_axis)
+    resolved, shares = patch_weights(count, settings.tilts_deg, settings.tilt_axis)
     margin = (TEMPLATE_REACH_NM + 2 * SLACK_NM) / voxel
     reach = radius * (1.75 if coarse else 1.1) + margin
     box = read_box(tomogram, centre, reach + binning, binning)

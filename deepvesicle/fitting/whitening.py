@@ -9,6 +9,7 @@ power itself.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,6 +34,23 @@ FLOOR = 3.0
 
 
 @dataclass(frozen=True)
+class Wedge:
+    """What the power says of a tilt series about one axis.
+
+    Parameters
+    ----------
+    tilts_deg : tuple of float
+        Lowest and highest angle, towards z, from the axis across the tilt axis that were measured; -90 and 90 where no
+        wedge is missing.
+    beam_power : float
+        Power along the beam, as share of what is usual at its wavelength: near 0 where a wedge is missing.
+    """
+
+    tilts_deg: tuple[float, float]
+    beam_power: float
+
+
+@dataclass(frozen=True)
 class Whitening:
     """Weights of spatial frequencies: 1 / power where the tomogram has been measured, 0 in the missing wedge.
 
@@ -43,12 +61,16 @@ class Whitening:
     voxel_nm : float
         Size of the working voxels.
     tilts_deg : tuple of float
-        Lowest and highest angle between frequency and the x axis that were measured; their sign is that of z.
+        Lowest and highest angle between frequency and the x axis (y, if the tilt axis is x) that were measured; their
+        sign is that of z.
+    wedges : mapping of str to Wedge
+        What shows if the tilt axis were "y", and if it were "x".
     """
 
     weights: Array
     voxel_nm: float
     tilts_deg: tuple[float, float] = (-90.0, 90.0)
+    wedges: Mapping[str, Wedge] = field(default_factory=dict)
     _cache: dict[tuple[tuple[int, ...], float], Array] = field(default_factory=dict, repr=False)
 
     def on(self, shape_zyx: tuple[int, ...], voxel_nm: float) -> Array:
@@ -98,28 +120,36 @@ def estimate_whitening(tomogram: Tomogram, tilt_axis: str = "y") -> Whitening:
     half = BOX // 2
     line = np.arange(-half, half + 1) / BOX
     z, y, x = np.meshgrid(line, line, np.arange(half + 1) / BOX, indexing="ij")
+    radius = np.sqrt(z * z + y * y + x * x)
+    share = power / _usual_power(power, radius)
+    wedges = {axis: _wedge(share, z, across, radius) for axis, across in (("y", x), ("x", y))}
+    low, high = wedges[tilt_axis].tilts_deg
     across = x if tilt_axis == "y" else y
-    tilt = np.degrees(np.arctan2(np.where(across < 0, -z, z), np.abs(across)))
-    low, high = _measured_tilts(power, tilt, np.hypot(z, across), np.sqrt(z * z + y * y + x * x))
+    tilt = _tilt(z, across)
     measured = (tilt >= low) & (tilt <= high) | ((across == 0) & ((-tilt >= low) & (-tilt <= high)))
     weights = measured / (power + FLOOR * np.median(power[measured]))
     weights[half, half, 0] = 0  # the mean grey value means nothing
-    return Whitening(weights.astype(np.float32), tomogram.grid.voxel_nm * binning, (low, high))
+    return Whitening(weights.astype(np.float32), tomogram.grid.voxel_nm * binning, (low, high), wedges)
 
 
-def _measured_tilts(power: Floats, tilt: Floats, in_plane: Floats, radius: Floats) -> tuple[float, float]:
-    """Lowest and highest tilt that was measured, degrees; -90 and 90 where there is no wedge."""
-    usual = _usual_power(power, radius)
-    band = (in_plane >= WEDGE_BAND[0]) & (radius <= WEDGE_BAND[1])
-    angle = tilt[band]
-    share = np.minimum((power / usual)[band], 2.0)
+def _tilt(z: Floats, across: Floats) -> Floats:
+    """Angle of frequencies from the axis across the tilt axis towards z, degrees."""
+    return np.asarray(np.degrees(np.arctan2(np.where(across < 0, -z, z), np.abs(across))))
+
+
+def _wedge(share: Floats, z: Floats, across: Floats, radius: Floats) -> Wedge:
+    """What was measured if z and `across` lie in the plane of the tilts; `share` is the power over the usual."""
+    band = (np.hypot(z, across) >= WEDGE_BAND[0]) & (radius <= WEDGE_BAND[1])
+    angle = _tilt(z[band], across[band])
+    share = np.minimum(share[band], 2.0)
     centres = np.arange(-88.0, 89.0, 2.0)
     bins = np.clip(np.rint((angle + 88.0) / 2.0).astype(int), 0, len(centres) - 1)
     counts = np.bincount(bins, minlength=len(centres))
     level = np.bincount(bins, weights=share, minlength=len(centres)) / np.maximum(counts, 1)
     level = np.interp(centres, centres[counts > 0], level[counts > 0])
+    beam_power = float(level[0] + level[-1]) / 2
     if min(level[0], level[-1]) > NO_WEDGE:
-        return -90.0, 90.0
+        return Wedge((-90.0, 90.0), beam_power)
     edge = WEDGE_EDGE * float(np.median(level[np.abs(centres) < 30]))
     ends = []
     for side in (-1, 1):
@@ -134,7 +164,7 @@ def _measured_tilts(power: Floats, tilt: Floats, in_plane: Floats, radius: Float
         at = int(below[0])
         part = (outwards[at - 1] - edge) / max(outwards[at - 1] - outwards[at], 1e-12)
         ends.append(float(angles[at - 1] + part * (angles[at] - angles[at - 1])))
-    return -ends[0], ends[1]
+    return Wedge((-ends[0], ends[1]), beam_power)
 
 
 def _mean_power(tomogram: Tomogram, binning: int) -> Floats:

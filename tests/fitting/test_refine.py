@@ -15,7 +15,7 @@ from deepvesicle.settings import RefinementSettings
 from deepvesicle.vesicles import Status, Vesicles
 from tests.fitting.membrane_shells import HALF_THICKNESS_NM, displaced, scattered, shell_tomogram
 
-FULL = RefinementSettings()
+FULL = RefinementSettings(tilt_range_deg=(-60.0, 60.0))
 
 
 def settings_for(half_range_deg: float, tilt_axis: str = "y") -> RefinementSettings:
