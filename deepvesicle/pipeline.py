@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from deepvesicle.corrections import reconcile, remove
+from deepvesicle.corrections import is_same_table, reconcile, remove
 from deepvesicle.errors import BadInputError, NetworkError
 from deepvesicle.fitting.evidence import MASK_SCORE, Evidence
 from deepvesicle.grid import Probability, Tomogram
 from deepvesicle.marks import Drawn, Floats
 from deepvesicle.placing import Fate, Fitter, Limits, place_marks
 from deepvesicle.settings import Settings
+from deepvesicle.spheres import are_cut
 from deepvesicle.vesicles import Status, Vesicles
 
 if TYPE_CHECKING:
+    from deepvesicle.fitting.tilts import Tilts
+    from deepvesicle.fitting.whitening import Whitening
     from deepvesicle.network.zoo import Network
 
 Progress = Callable[[str, int, int], None]
@@ -42,10 +45,14 @@ class Result:
         Accepted, doubtful and rejected ones.
     probability : Probability
         The network's mask, on its own grid.
+    notes, warnings : tuple of str
+        What was found out on the way, for the record; what the user should look at.
     """
 
     vesicles: Vesicles
     probability: Probability
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def segment(
@@ -79,6 +86,7 @@ def segment(
     Returns
     -------
     Result
+        The vesicles have the feature ``cut``, besides those of the fit: 1 where a face of the tomogram cuts them.
 
     Raises
     ------
@@ -89,6 +97,7 @@ def segment(
     from deepvesicle.fitting.outliers import judge
     from deepvesicle.fitting.propose import propose
     from deepvesicle.fitting.refine import refine
+    from deepvesicle.fitting.tilts import find_tilts
 
     if probability is None:
         if network is None:
@@ -102,11 +111,16 @@ def segment(
         threshold = network.threshold if network is not None else 0.5
     vesicles = propose(probability, tomogram.grid, settings.proposal, threshold=threshold)
 
-    def fitted(done: int, total: int) -> None:
-        if progress:
-            progress("fit", done, total)
+    def telling(stage: str) -> Callable[[int, int], None]:
+        return lambda done, total: progress(stage, done, total) if progress else None
 
-    vesicles = refine(tomogram, vesicles, settings.refinement, progress=fitted)
+    tilts = find_tilts(tomogram, settings.refinement)
+    refinement = replace(settings.refinement, tilt_range_deg=tilts.range_deg)
+    vesicles = refine(tomogram, vesicles, refinement, progress=telling("fit"))
+    if refinement.ellipsoid:
+        from deepvesicle.fitting.ellipsoid import fit_ellipsoids
+
+        vesicles = fit_ellipsoids(tomogram, vesicles, refinement, progress=telling("ellipsoids"))
     if evidence is not None:
         vesicles = vesicles.with_features(**{MASK_SCORE: vesicles.scores})
         vesicles = vesicles.replace(scores=evidence.probability(vesicles))
@@ -114,7 +128,8 @@ def segment(
         outside = ~region.contains(vesicles.centres_vox)
         vesicles = vesicles.with_status(outside, Status.REJECTED, "the centre lies outside the mask")
     vesicles = judge(vesicles, settings.outliers, settings.proposal)
-    return Result(vesicles, probability)
+    warnings = (tilts.warning,) if tilts.warning else ()
+    return Result(_with_cut(vesicles), probability, (tilts.note,), warnings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +150,8 @@ class Fixed:
         For each of those that removed nothing, the id of a sphere that is there now: a mark was there as well.
     changes : mapping of str to int
         How many spheres the user changed in 3dmod, by kind.
+    notes : tuple of str
+        What was found out on the way, for the record.
     """
 
     vesicles: Vesicles
@@ -143,6 +160,7 @@ class Fixed:
     removed: tuple[int | None, ...]
     overruled: tuple[int | None, ...]
     changes: Mapping[str, int]
+    notes: tuple[str, ...] = ()
 
 
 def fix(
@@ -187,23 +205,40 @@ def fix(
     vesicles, removed = remove(state.vesicles, drawn.removals)
     state = replace(state, vesicles=vesicles)
 
+    measured: list[tuple[Whitening, Tilts]] = []  # once, at the first fit
+
     def fit(centres_vox: Floats, radii_vox: Floats, known: Vesicles) -> Vesicles:
         from deepvesicle.fitting.click import fit_marks
+        from deepvesicle.fitting.tilts import find_tilts
+        from deepvesicle.fitting.whitening import estimate_whitening
 
+        if not measured:
+            whitening = estimate_whitening(tomogram, settings.refinement.tilt_axis)
+            measured.append((whitening, find_tilts(tomogram, settings.refinement, whitening)))
+        whitening, tilts = measured[0]
         return fit_marks(
             tomogram,
             centres_vox,
             radii_vox,
             known,
-            settings.refinement,
+            replace(settings.refinement, tilt_range_deg=tilts.range_deg),
             settings.proposal,
+            whitening=whitening,
             progress=None if progress is None else lambda done, total: progress("fit", done, total),
         )
 
     vesicles, fates = place_marks(state, drawn.marks, fitter or fit, limits, refit=refit, tried=drawn.tried)
     _, inside = remove(vesicles, drawn.removals)
     overruled = tuple(now if gone is None else None for now, gone in zip(inside, removed, strict=True))
-    return Fixed(vesicles, state.sphere_ids, fates, removed, overruled, state.changes)
+    if table is None or not is_same_table(table, vesicles):
+        vesicles = _with_cut(vesicles)
+    notes = tuple(tilts.note for _, tilts in measured)
+    return Fixed(vesicles, state.sphere_ids, fates, removed, overruled, state.changes, notes)
+
+
+def _with_cut(vesicles: Vesicles) -> Vesicles:
+    """The feature ``cut``: 1 where a face of the tomogram cuts the sphere."""
+    return vesicles.with_features(cut=are_cut(vesicles.grid, vesicles.centres_vox, vesicles.radii_vox))
 
 
 def _check_same_space(probability: Probability, tomogram: Tomogram) -> None:

@@ -9,6 +9,9 @@ from deepvesicle.grid import Grid
 
 Floats = NDArray[np.float64]
 
+#: A ball is cut by the faces of a volume if less than this share of it lies inside.
+WHOLE = 1 - 1e-3
+
 
 def fibonacci_directions(count: int) -> Floats:
     """Unit vectors spread evenly over the sphere on a spiral (González, Math. Geosci. 42 (2010) 49-64).
@@ -75,3 +78,19 @@ def inside_fractions(grid: Grid, centres_vox: Floats, radii_vox: Floats) -> Floa
     return np.array(
         [grid.contains(centre + radius * ball).mean() for centre, radius in zip(centres_vox, radii_vox, strict=True)]
     )
+
+
+def are_cut(grid: Grid, centres_vox: Floats, radii_vox: Floats) -> NDArray[np.bool_]:
+    """Which balls (N,) the faces of a grid's volume cut, or leave outside altogether.
+
+    Parameters
+    ----------
+    grid : Grid
+    centres_vox : array (N, 3)
+        z, y, x, voxels of the grid.
+    radii_vox : array (N,)
+    """
+    low, high = centres_vox - radii_vox[:, None], centres_vox + radii_vox[:, None]
+    cut = np.any((low < -0.5) | (high > np.asarray(grid.shape_zyx) - 0.5), axis=1)
+    cut[cut] = inside_fractions(grid, centres_vox[cut], radii_vox[cut]) < WHOLE
+    return np.asarray(cut)

@@ -15,7 +15,7 @@ from deepvesicle.phantom.scene import Scene
 from deepvesicle.phantom.shapes import Bilayer, Canvas, add_compartment
 from deepvesicle.pipeline import counts, segment
 from deepvesicle.scoring.match import match
-from deepvesicle.settings import ProposalSettings, Settings
+from deepvesicle.settings import ProposalSettings, RefinementSettings, Settings
 from deepvesicle.spheres import inside_fractions
 from deepvesicle.vesicles import Status, Vesicles
 
@@ -90,7 +90,8 @@ def test_the_axes_are_not_confused() -> None:
     turned = Tomogram(np.ascontiguousarray(tomogram.data.transpose(0, 2, 1)), turned_grid)
     turned_probability = Probability(np.ascontiguousarray(probability.data.transpose(0, 2, 1)), turned_grid)
     straight = segment(tomogram, Settings(), probability=probability).vesicles
-    other = segment(turned, Settings(), probability=turned_probability).vesicles
+    about_x = replace(Settings(), refinement=RefinementSettings(tilt_axis="x"))
+    other = segment(turned, about_x, probability=turned_probability).vesicles
     a, b = straight.centres_vox, other.centres_vox[:, [0, 2, 1]]
     assert len(a) == len(b)
     nearest = np.linalg.norm(a[:, None] - b[None], axis=-1).min(axis=1)

@@ -147,7 +147,7 @@ class FixAction:
             return Answer(messages=(*lines, NOTHING_TO_DO))
 
         def finish() -> None:
-            self._finish(request, tomogram, fixed.vesicles, settings, record)
+            self._finish(request, tomogram, fixed, settings, record)
 
         return Answer(objects, (*lines, *_summary(fixed)), finish)
 
@@ -203,7 +203,7 @@ class FixAction:
         self,
         request: Request,
         tomogram: Tomogram,
-        vesicles: Vesicles,
+        fixed: Fixed,
         settings: Settings,
         earlier: RunRecord | None,
     ) -> None:
@@ -213,10 +213,10 @@ class FixAction:
         from deepvesicle.files.tables import write_vesicles_csv
         from deepvesicle.pipeline import counts
 
-        model = self.options.output or request.model_path
+        model, vesicles = self.options.output or request.model_path, fixed.vesicles
         paths = side_paths(model)
         if self.options.labels:
-            _write_labels(paths["labels"], vesicles)
+            _write_labels(paths["labels"], vesicles, settings.labels.gap_vox)
         from_option = self.options.voxel_nm is not None or (earlier is not None and earlier.voxel_source == "option")
         record = RunRecord.start(
             "fix",
@@ -232,7 +232,7 @@ class FixAction:
             invert=tomogram.invert,
         )
         outputs = [model, paths["table"], *([paths["labels"]] if self.options.labels else [])]
-        done = record.finished(outputs=outputs, counts=counts(vesicles), warnings=tomogram.notes)
+        done = record.finished(outputs=outputs, counts=counts(vesicles), warnings=tomogram.notes, notes=fixed.notes)
         done.following(earlier).write(paths["record"], overwrite=True)
         keep_backup(paths["table"])
         write_vesicles_csv(paths["table"], vesicles, overwrite=True)
@@ -296,12 +296,14 @@ def _check_label_range(vesicles: Vesicles) -> None:
         )
 
 
-def _write_labels(path: Path, vesicles: Vesicles) -> None:
+def _write_labels(path: Path, vesicles: Vesicles, gap_vox: int) -> None:
     """Draw the accepted spheres into a new label file."""
     from deepvesicle.files.labels import write_drawn_labels
     from deepvesicle.fitting.rasterize import draw_slab
 
-    write_drawn_labels(path, vesicles.grid, lambda grid, out: draw_slab(vesicles, grid, out), overwrite=True)
+    write_drawn_labels(
+        path, vesicles.grid, lambda grid, out: draw_slab(vesicles, grid, out, gap_vox=gap_vox), overwrite=True
+    )
 
 
 def consumed_places(drawn: Drawn, fixed: Fixed) -> set[tuple[str, int, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -49,6 +49,19 @@ def segment(
     from_probability: Annotated[
         Path | None, typer.Option(metavar="MRC", help="Use a probability written earlier; the network is not run.")
     ] = None,
+    tilt_range: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW,HIGH", help="Lowest and highest tilt, degrees; by default as the missing wedge shows."
+        ),
+    ] = None,
+    tilt_axis: Annotated[str | None, typer.Option(metavar="y|x", help="Axis of the tilt series, by default y.")] = None,
+    ellipsoid: Annotated[
+        bool, typer.Option("--ellipsoid", help="Also fit an ellipsoid to each vesicle, for the table.")
+    ] = False,
+    gap: Annotated[
+        int | None, typer.Option(metavar="N", help="Voxels to leave between the labels of vesicles, by default 0.")
+    ] = None,
     overwrite: OverwriteOption = False,
     settings: Annotated[
         Path | None, typer.Option(metavar="TOML", help="File with settings; options on the command line win.")
@@ -57,7 +70,16 @@ def segment(
     """Find the vesicles of a tomogram: IMOD model, labels, table, overview picture and run record."""
     from deepvesicle.files.tomogram import read_tomogram
 
-    chosen = _settings(settings, min_radius, max_radius, threshold)
+    chosen = _settings(
+        settings,
+        proposal={"min_radius_nm": min_radius, "max_radius_nm": max_radius, "threshold": threshold},
+        refinement={
+            "tilt_range_deg": _tilt_range(tilt_range),
+            "tilt_axis": tilt_axis,
+            "ellipsoid": ellipsoid or None,
+        },
+        labels={"gap_vox": gap},
+    )
     folder = output or tomogram.parent
     paths = output_paths(folder, stem_of(tomogram), save_probability)
     refuse_existing(paths, overwrite)
@@ -140,14 +162,21 @@ def run(
             region=region,
             progress=progress,
         )
+    for text in result.warnings:
+        warn(text)
     vesicles = result.vesicles
     if "probability" in paths:
         write_probability(paths["probability"], result.probability, overwrite=overwrite)
-    write_labels(paths["labels"], rasterize(vesicles), overwrite=overwrite)
+    write_labels(paths["labels"], rasterize(vesicles, gap_vox=settings.labels.gap_vox), overwrite=overwrite)
     write_vesicles_csv(paths["table"], vesicles, overwrite=overwrite)
     write_overview(paths["overview"], volume, vesicles, overwrite=overwrite)
     write_vesicles_model(paths["model"], vesicles, overwrite=overwrite)
-    done = record.finished(outputs=list(paths.values()), counts=counts(vesicles), warnings=warnings)
+    done = record.finished(
+        outputs=list(paths.values()),
+        counts=counts(vesicles),
+        warnings=[*warnings, *result.warnings],
+        notes=result.notes,
+    )
     done.write(paths["record"], overwrite=overwrite)
     return vesicles
 
@@ -219,23 +248,61 @@ def summary_lines(vesicles: Vesicles) -> list[str]:
 
 
 def _settings(
-    path: Path | None, min_radius: float | None, max_radius: float | None, threshold: float | None
+    path: Path | None, *, proposal: dict[str, Any], refinement: dict[str, Any], labels: dict[str, Any]
 ) -> Settings:
-    """Defaults, then the file, then the options."""
+    """Defaults, then the file, then the options that are given (not None)."""
     from dataclasses import replace
 
     from deepvesicle.errors import UsageError
-    from deepvesicle.settings import Settings, read_settings
+    from deepvesicle.settings import TILT_AXES, Settings, read_settings
 
     settings = read_settings(path) if path is not None else Settings()
-    given = {"min_radius_nm": min_radius, "max_radius_nm": max_radius, "threshold": threshold}
-    proposal = replace(settings.proposal, **{name: value for name, value in given.items() if value is not None})
-    if not 0 < proposal.min_radius_nm < proposal.max_radius_nm:
+    settings = replace(
+        settings,
+        proposal=replace(settings.proposal, **_given(proposal)),
+        refinement=replace(settings.refinement, **_given(refinement)),
+        labels=replace(settings.labels, **_given(labels)),
+    )
+    limits, axis, gap = settings.proposal, settings.refinement.tilt_axis, settings.labels.gap_vox
+    if not 0 < limits.min_radius_nm < limits.max_radius_nm:
         raise UsageError(
             "the limits of the radius make no sense",
             expected="0 < --min-radius < --max-radius, in nm",
-            got=f"{proposal.min_radius_nm:g} and {proposal.max_radius_nm:g}",
+            got=f"{limits.min_radius_nm:g} and {limits.max_radius_nm:g}",
         )
-    if proposal.threshold is not None and not 0 < proposal.threshold < 1:
-        raise UsageError("--threshold is not a probability", expected="between 0 and 1", got=f"{proposal.threshold:g}")
-    return replace(settings, proposal=proposal)
+    if limits.threshold is not None and not 0 < limits.threshold < 1:
+        raise UsageError("--threshold is not a probability", expected="between 0 and 1", got=f"{limits.threshold:g}")
+    if axis not in TILT_AXES:
+        raise UsageError("--tilt-axis is not an axis of tilting", expected=" or ".join(TILT_AXES), got=repr(axis))
+    if gap < 0:
+        raise UsageError("--gap is not a number of voxels", expected="0 or more", got=f"{gap}")
+    return settings
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _tilt_range(text: str | None) -> tuple[float, float] | None:
+    """Two numbers with a comma between them.
+
+    Raises
+    ------
+    UsageError
+    """
+    from deepvesicle.errors import UsageError
+    from deepvesicle.settings import is_tilt_range
+
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low = high = 0.0
+    if not is_tilt_range((low, high)):
+        raise UsageError(
+            "--tilt-range is not a range of tilts",
+            expected="LOW,HIGH in degrees, between -90 and 90, such as -60,60",
+            got=text,
+        )
+    return low, high

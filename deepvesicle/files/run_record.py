@@ -101,6 +101,8 @@ class RunRecord:
     started, ended : str
         ISO 8601, UTC.
     warnings : tuple of str
+    notes : tuple of str
+        What was found out on the way, such as the range of tilts.
     counts : mapping of name to number
         Of the result: vesicles refined, rejected and so on.
     versions : mapping of name to str
@@ -123,6 +125,7 @@ class RunRecord:
     started: str = ""
     ended: str = ""
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     counts: Mapping[str, float] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     host: Mapping[str, str | int] = field(default_factory=dict)
@@ -172,6 +175,7 @@ class RunRecord:
         outputs: Sequence[PathLike] = (),
         counts: Mapping[str, float] | None = None,
         warnings: Sequence[str] = (),
+        notes: Sequence[str] = (),
     ) -> RunRecord:
         """Give the record with the result and the time of the end."""
         return replace(
@@ -179,6 +183,7 @@ class RunRecord:
             outputs=tuple(str(Path(path).resolve()) for path in outputs),
             counts=dict(counts or {}),
             warnings=tuple(warnings),
+            notes=tuple(notes),
             ended=_now(),
         )
 

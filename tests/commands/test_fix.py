@@ -50,7 +50,7 @@ def fit_that_knows(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     """In place of the real fit; gives what it was called with."""
     calls: list[tuple] = []
 
-    def fit_marks(tomogram, centres_vox, radii_vox, known, refinement, proposal, *, progress=None):
+    def fit_marks(tomogram, centres_vox, radii_vox, known, refinement, proposal, *, whitening=None, progress=None):
         calls.append((tomogram, radii_vox, known, proposal))
         return true_fit(centres_vox, radii_vox, known)
 

@@ -9,7 +9,9 @@ import pytest
 from deepvesicle.files import labels
 from deepvesicle.files.labels import write_drawn_labels
 from deepvesicle.files.tomogram import read_labels, write_labels
+from deepvesicle.fitting.rasterize import draw_slab, rasterize
 from deepvesicle.grid import Grid, Labels
+from deepvesicle.vesicles import Status, Vesicles
 
 
 def test_labels_drawn_into_the_file_are_those_written_whole(tmp_path, monkeypatch):
@@ -49,3 +51,19 @@ def test_labels_drawn_into_the_file_are_those_written_whole(tmp_path, monkeypatc
     write_drawn_labels(tmp_path / "full.mrc", full, draw_all)
     with mrcfile.open(tmp_path / "full.mrc") as mrc:
         assert (mrc.header.dmin, mrc.header.dmax, mrc.header.dmean, mrc.header.rms) == (5, 5, 5, 0)
+
+
+@pytest.mark.parametrize("gap", [0, 1, 3])
+def test_spheres_drawn_slab_by_slab_are_those_drawn_whole(tmp_path, monkeypatch, rng, gap):
+    grid = Grid((31, 44, 57), 1.7, (5.0, -2.0, 9.0))
+    count = 30
+    vesicles = Vesicles.from_spheres(
+        grid, rng.uniform(0, grid.shape_zyx, (count, 3)), rng.uniform(3, 8, count), status=[Status.REFINED] * count
+    )
+    monkeypatch.setattr(labels, "_SLAB_VOXELS", 4 * 44 * 57)
+    path = tmp_path / "drawn.mrc"
+    write_drawn_labels(path, grid, lambda part, out: draw_slab(vesicles, part, out, gap_vox=gap))
+    whole = rasterize(vesicles, gap_vox=gap)
+    np.testing.assert_array_equal(read_labels(path).data, whole.data)
+    with mrcfile.open(path) as drawn:
+        assert drawn.header.dmean == pytest.approx(whole.data.mean(), rel=1e-5)

@@ -131,3 +131,116 @@ def test_slabs_together_are_the_whole(rng):
             out[box] = 0
         assert not out.any()
     assert found == {number: np.count_nonzero(labels.data == number) for number in found}
+
+
+# --- gaps between labels
+
+
+def too_near(labels: np.ndarray, gap: int) -> int:
+    """Pairs of voxels of two labels that differ by `gap` or less along all axes, by the definition."""
+    count = 0
+    steps = np.indices((2 * gap + 1,) * 3).reshape(3, -1).T - gap
+    padded = np.pad(labels, gap)
+    for step in steps:
+        place = tuple(slice(gap + s, gap + s + n) for s, n in zip(step, labels.shape, strict=True))
+        other = padded[place]
+        count += int(np.count_nonzero((labels != other) & (labels > 0) & (other > 0)))
+    return count // 2
+
+
+def crowded(rng: np.random.Generator, grid: Grid, count: int = 25) -> Vesicles:
+    """Balls that overlap, touch and stick out of the grid, with ids in no order."""
+    vesicles = Vesicles.from_spheres(
+        grid,
+        rng.uniform(-3, np.array(grid.shape_zyx) + 3, (count, 3)),
+        rng.uniform(2.5, 8, count),
+        status=[Status.REFINED] * count,
+    )
+    return vesicles.replace(ids=rng.permutation(300)[:count] + 1)
+
+
+@pytest.mark.parametrize("gap", [1, 2, 3])
+def test_no_two_labels_are_nearer_than_the_gap(gap: int, rng: np.random.Generator) -> None:
+    vesicles = crowded(rng, Grid((30, 41, 52), 1.3, (4.0, 5.0, 6.0)))
+    whole, apart = rasterize(vesicles).data, rasterize(vesicles, gap_vox=gap).data
+    assert too_near(whole, gap) > 1000
+    assert too_near(apart, gap) == 0
+    kept = apart > 0
+    np.testing.assert_array_equal(apart[kept], whole[kept])
+    # What was taken had another label nearby; of this little could be put back.
+    padded, after = (np.pad(labels, gap) for labels in (rasterize(vesicles).data, apart))
+    needless = spare = 0
+    inner = np.argwhere((whole > 0) & ~kept)
+    inner = inner[np.all((inner >= gap) & (inner < np.array(whole.shape) - gap), axis=1)]
+    for place in inner:
+        around = tuple(slice(p, p + 2 * gap + 1) for p in place)
+        own = whole[tuple(place)]
+        needless += not np.any((padded[around] > 0) & (padded[around] != own))
+        spare += not np.any((after[around] > 0) & (after[around] != own))
+    assert len(inner) > 500 and needless == 0
+    assert spare < 0.2 * len(inner)
+
+
+def test_no_gap_is_as_before(rng: np.random.Generator) -> None:
+    vesicles = crowded(rng, GRID)
+    np.testing.assert_array_equal(rasterize(vesicles, gap_vox=0).data, plain(vesicles, GRID))
+
+
+@pytest.mark.parametrize("gap", [1, 2, 4])
+def test_vesicles_far_enough_apart_are_not_touched_by_a_gap(gap: int) -> None:
+    # Nearest voxels of the first two: x = 14 and x = 15 + gap.
+    apart = spheres([[11, 20, 9], [11, 20, 15 + gap + 5], [11, 34, 9]], [5.2, 5.3, 2.0])
+    np.testing.assert_array_equal(rasterize(apart, gap_vox=gap).data, rasterize(apart).data)
+    near = spheres([[11, 20, 9], [11, 20, 15 + gap + 4]], [5.2, 5.3])
+    whole, cut = rasterize(near).data, rasterize(near, gap_vox=gap).data
+    assert whole[11, 20, 14] == 1 and whole[11, 20, 14 + gap] == 2  # they do not overlap
+    lost = np.count_nonzero(whole) - np.count_nonzero(cut)
+    assert 0 < lost < 0.05 * np.count_nonzero(whole) and too_near(cut, gap) == 0
+
+
+@pytest.mark.parametrize(("apart", "gap"), [(10, 1), (10, 3), (11, 2), (16, 3), (17, 2)])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_two_equal_spheres_lose_alike(apart: int, gap: int, axis: int) -> None:
+    grid = Grid((40, 40, 40), 2.0)
+    centres = np.full((2, 3), 19.0)
+    centres[1, axis] += apart - apart // 2
+    centres[0, axis] -= apart // 2
+    vesicles = Vesicles.from_spheres(grid, centres, [8.3, 8.3], status=[Status.REFINED] * 2)
+    labels = np.moveaxis(rasterize(vesicles, gap_vox=gap).data, axis, 0)
+    first, second = (np.flatnonzero((labels == number).any(axis=(1, 2))) for number in (1, 2))
+    assert second.min() - first.max() == gap + 1
+    # The second is the mirror image of the first.
+    low, high = int(centres[0, axis]), int(centres[1, axis])
+    for step in range(-9, apart + 1):
+        np.testing.assert_array_equal(labels[low + step] == 1, labels[high - step] == 2)
+
+
+def test_with_a_gap_neither_the_order_of_rows_nor_the_part_drawn_matters(rng: np.random.Generator) -> None:
+    grid = Grid((30, 41, 52), 1.3, (4.0, 5.0, 6.0))
+    vesicles = crowded(rng, grid)
+    whole = rasterize(vesicles, gap_vox=2).data
+    np.testing.assert_array_equal(rasterize(vesicles.select(rng.permutation(25)), gap_vox=2).data, whole)
+    part = grid.cropped((7, 12, 20), (13, 20, 18))
+    np.testing.assert_array_equal(rasterize(vesicles, part, gap_vox=2).data, whole[7:20, 12:32, 20:38])
+    for start in range(0, 30, 4):
+        out = np.full((min(4, 30 - start), 41, 52), 99, np.uint16)
+        drawn = draw_slab(vesicles, grid.cropped((start, 0, 0), out.shape), out, gap_vox=2)
+        np.testing.assert_array_equal(out, whole[start : start + 4])
+        assert all(count == np.count_nonzero(out[box] == number) for number, count, box in drawn)
+        assert sum(count for _, count, _ in drawn) == np.count_nonzero(out)
+
+
+def test_a_gap_alters_no_sphere_and_cannot_be_negative() -> None:
+    before = OVERLAPPING.centres_vox.copy(), OVERLAPPING.radii_vox.copy()
+    rasterize(OVERLAPPING, gap_vox=3)
+    np.testing.assert_array_equal(OVERLAPPING.centres_vox, before[0])
+    np.testing.assert_array_equal(OVERLAPPING.radii_vox, before[1])
+    with pytest.raises(ValueError, match="gap"):
+        rasterize(OVERLAPPING, gap_vox=-1)
+    for few in (Vesicles.empty(GRID), OVERLAPPING.select([0])):
+        np.testing.assert_array_equal(rasterize(few, gap_vox=2).data, rasterize(few).data)
+
+
+def test_nested_spheres_with_a_gap() -> None:
+    nested = spheres([[11, 20, 15], [11, 20, 15], [11, 21.5, 16]], [9, 4, 3])
+    assert too_near(rasterize(nested, gap_vox=2).data, 2) == 0
