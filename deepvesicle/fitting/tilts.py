@@ -43,7 +43,7 @@ class Tilts:
     def note(self) -> str:
         """For the record of a run."""
         low, high = self.range_deg
-        return f"tilt range {low:.0f} to {high:.0f} degrees, {self.source}"
+        return f"tilt range {low:g} to {high:g} degrees, {self.source}"
 
 
 def find_tilts(tomogram: Tomogram, settings: RefinementSettings, whitening: Whitening | None = None) -> Tilts:

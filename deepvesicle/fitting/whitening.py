@@ -26,9 +26,11 @@ Floats = NDArray[np.float64]
 BOX, BOXES = 48, 32
 #: Cycles per working voxel between which the wedge shows best: long waves leak over its edges, short ones are filtered.
 WEDGE_BAND = (0.12, 0.42)
-#: The wedge ends where the power rises to this share of what is usual at its wavelength. Without a direction along the
-#: beam that lies below the second share, there is no wedge.
-WEDGE_EDGE, NO_WEDGE = 0.65, 0.25
+#: The wedge ends where the power rises to this share of what it is beside it. Without a direction along the beam that
+#: lies below the second share of what is usual at its wavelength, there is no wedge.
+WEDGE_EDGE, NO_WEDGE = 0.6, 0.25
+#: Where "beside" begins and ends, degrees from the edge.
+EDGE_BAND_DEG = (4.0, 20.0)
 #: Times the median power, added to it: frequencies at which hardly anything was recorded say little about a model.
 FLOOR = 3.0
 
@@ -150,21 +152,34 @@ def _wedge(share: Floats, z: Floats, across: Floats, radius: Floats) -> Wedge:
     beam_power = float(level[0] + level[-1]) / 2
     if min(level[0], level[-1]) > NO_WEDGE:
         return Wedge((-90.0, 90.0), beam_power)
-    edge = WEDGE_EDGE * float(np.median(level[np.abs(centres) < 30]))
-    ends = []
-    for side in (-1, 1):
-        outwards = level[::side][np.flatnonzero(side * centres[::side] >= 0)]
-        angles = np.abs(centres[::side][np.flatnonzero(side * centres[::side] >= 0)])
-        order = np.argsort(angles)
-        angles, outwards = angles[order], outwards[order]
-        below = np.flatnonzero((outwards < edge) & (angles > 20))
-        if not len(below):
-            ends.append(90.0)
-            continue
-        at = int(below[0])
-        part = (outwards[at - 1] - edge) / max(outwards[at - 1] - outwards[at], 1e-12)
-        ends.append(float(angles[at - 1] + part * (angles[at] - angles[at - 1])))
-    return Wedge((-ends[0], ends[1]), beam_power)
+    usual = float(np.median(level[np.abs(centres) < 30]))
+    low = _edge(-centres[::-1], level[::-1], usual)
+    high = _edge(centres, level, usual)
+    return Wedge((-low, high), beam_power)
+
+
+def _edge(angles: Floats, level: Floats, usual: float) -> float:
+    """The angle above 0 at which the power ends; 90 if it does not. `usual` is the level about 0.
+
+    Filters and the thickness of the sample make the level higher or lower towards the edge than it is about 0, so it is
+    placed in a second step, by the level next to it.
+    """
+    first = _falls_below(angles, level, WEDGE_EDGE * usual, 20.0)
+    if first is None:
+        return 90.0
+    beside = (angles > first - EDGE_BAND_DEG[1]) & (angles < first - EDGE_BAND_DEG[0])
+    second = _falls_below(angles, level, WEDGE_EDGE * float(level[beside].mean()), first - EDGE_BAND_DEG[1])
+    return first if second is None else second
+
+
+def _falls_below(angles: Floats, level: Floats, limit: float, start: float) -> float | None:
+    """The first angle above `start` at which the level falls below a limit, interpolated."""
+    below = np.flatnonzero((level < limit) & (angles > start))
+    if not len(below):
+        return None
+    at = int(below[0])
+    part = (level[at - 1] - limit) / max(level[at - 1] - level[at], 1e-12)
+    return float(angles[at - 1] + np.clip(part, 0, 1) * (angles[at] - angles[at - 1]))
 
 
 def _mean_power(tomogram: Tomogram, binning: int) -> Floats:
