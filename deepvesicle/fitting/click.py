@@ -6,7 +6,6 @@ and all marks are fitted together with the vesicles around them as one model of 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -14,9 +13,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
+from deepvesicle.cores import usable_cores
 from deepvesicle.fitting.features import half_thickness
 from deepvesicle.fitting.profile import HALF_BILAYER_NM, Floats, landmarks
-from deepvesicle.fitting.refine import fit_shells
+from deepvesicle.fitting.rays import fit_shells
 from deepvesicle.fitting.shell_fit import Template, learned_template
 from deepvesicle.fitting.shell_model import (
     REACH_NM,
@@ -149,17 +149,13 @@ def fit_marks(
     half = HALF_BILAYER_NM
     if marks:
         others = known.select(known.accepted)
-        with ThreadPoolExecutor(max_workers=min(_cores(), len(marks))) as pool:
+        with ThreadPoolExecutor(max_workers=min(usable_cores(), len(marks))) as pool:
             fitter = _Fitter(tomogram, marks, others, refinement, pool, whitening)
             fitter.find(progress)
             fitter.settle()
             fitter.fit_together()
         half = _half_thickness(others, fitter.profile, voxel)
     return _table(tomogram, marks, centres, radii, half, proposal)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _mark(place: Floats, radius: float, proposal: ProposalSettings) -> _Mark:

@@ -11,8 +11,9 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d, map_coordinates
+from scipy.ndimage import gaussian_filter1d
 
+from deepvesicle.fitting.kernels import polar_sums
 from deepvesicle.grid import Tomogram
 from deepvesicle.spheres import mirrored_directions
 
@@ -203,26 +204,20 @@ def sample_polar(
     -------
     PolarTable
     """
-    points = centre_vox[:, None, None] + set_.directions.T[:, :, None] * radii_vox[None, None, :]
-    used = np.broadcast_to(radii_vox >= 0, points.shape[1:]).copy()
-    for axis in range(3):
-        used &= (points[axis] >= box.low_vox[axis]) & (points[axis] <= box.high_vox[axis])
-    if masks is not None:
-        for place, radius in zip(*masks, strict=True):
-            offset = place - centre_vox
-            far2 = float(offset @ offset)
-            along = set_.directions @ offset
-            # Only rays that pass through the sphere, and there only the stretch inside it.
-            rows = np.flatnonzero((along > 0) & (far2 - along**2 < radius**2))
-            if len(rows):
-                inside = radii_vox[None, :] * (radii_vox[None, :] - 2 * along[rows, None]) + far2 < radius**2
-                used[rows] &= ~inside
-    points -= box.origin_vox[:, None, None]
-    if box.binning > 1:
-        points /= box.binning
-    values = map_coordinates(box.values, points.reshape(3, -1), order=1, mode="nearest").reshape(points.shape[1:])
-    counts = np.add.reduceat(used.astype(np.float32), set_.first, axis=0).astype(np.float64)
-    sums = np.add.reduceat(np.where(used, values, np.float32(0)), set_.first, axis=0).astype(np.float64)
+    places, sizes = masks if masks is not None else (np.zeros((0, 3)), np.zeros(0))
+    sums, counts = polar_sums(
+        np.asarray(box.values, dtype=np.float32),
+        box.origin_vox,
+        float(box.binning),
+        box.low_vox,
+        box.high_vox,
+        np.asarray(centre_vox, dtype=float),
+        set_.directions,
+        set_.first,
+        np.asarray(radii_vox, dtype=float),
+        np.asarray(places, dtype=float).reshape(-1, 3),
+        np.asarray(sizes, dtype=float),
+    )
     means = sums / np.maximum(counts, 1)
     if weights is not None:
         counts = counts * weights

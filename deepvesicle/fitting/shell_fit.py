@@ -15,6 +15,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from deepvesicle.fitting.kernels import candidate_sums, shell_steps
 from deepvesicle.fitting.profile import Floats, PolarTable, shell_template
 
 #: Reach of the template on either side of the membrane's middle, nm.
@@ -28,7 +29,8 @@ _CORRELATED_RAD = np.radians(25.0)
 #: What the estimated SDs of centre (z, y, x) and radius are multiplied by. Noise and deformation reach further over a
 #: sphere than patches can tell; the factors bring the SDs to the errors seen in simulated tomograms.
 _CALIBRATION = np.array([1.7, 1.7, 1.7, 2.5])
-_DIAGONAL = np.arange(4)
+#: Longest step of a fit, nm.
+_LONGEST_NM = 1.5
 _SHIFT_STEP_NM = 0.25
 
 
@@ -160,7 +162,7 @@ def match_tables(
 
 
 @lru_cache(maxsize=4)
-def _candidates(patches: bytes) -> tuple[Floats, Floats, Floats]:
+def _candidates(patches: bytes) -> tuple[Floats, Floats, NDArray[np.float32]]:
     """Displacements (k, 3), radii (k,) and ray distances (k, p) to try, all as shares of the start radius."""
     directions = np.frombuffer(patches).reshape(-1, 3)
     line = np.arange(-4, 5) * 0.1
@@ -171,7 +173,7 @@ def _candidates(patches: bytes) -> tuple[Floats, Floats, Floats]:
     radius = np.tile(radii, len(ball))
     along = displacement @ directions.T
     inside = radius[:, None] ** 2 - (displacement**2).sum(axis=1)[:, None] + along**2
-    return displacement, radius, along + np.sqrt(np.maximum(inside, 0))
+    return displacement, radius, (along + np.sqrt(np.maximum(inside, 0))).astype(np.float32)
 
 
 def coarse_search(tables: MatchTables, patches: Floats, resolved: Floats, radius_nm: float) -> tuple[Floats, float]:
@@ -180,11 +182,14 @@ def coarse_search(tables: MatchTables, patches: Floats, resolved: Floats, radius
     The gain in log-likelihood of each is weighed against a long-tailed prior about the start sphere.
     """
     displacement, radius, distance = _candidates(np.ascontiguousarray(patches).tobytes())
-    columns = np.rint((distance * radius_nm - tables.first_nm) / tables.step_nm).astype(np.int32)
-    width = tables.match.shape[1]
-    flat = np.clip(columns, 0, width - 1) + np.arange(len(patches), dtype=np.int32)[None, :] * width
-    match = np.take((tables.match * resolved[:, None]).astype(np.float32).ravel(), flat).sum(axis=1)
-    power = np.take((tables.power * resolved[:, None] ** 2).astype(np.float32).ravel(), flat).sum(axis=1)
+    match, power = candidate_sums(
+        distance,
+        (tables.match * resolved[:, None]).astype(np.float32),
+        (tables.power * resolved[:, None] ** 2).astype(np.float32),
+        radius_nm,
+        tables.first_nm,
+        tables.step_nm,
+    )
     good = tables.power > 0.2 * np.median(tables.power)
     noise = float(np.median(tables.match[good] ** 2 / tables.power[good])) / CHI2_MEDIAN if good.any() else 1.0
     gain = np.maximum(match, 0) ** 2 / np.maximum(power, 1e-3 * float(power.max()) + 1e-12) / max(noise, 1e-12) / 2
@@ -194,6 +199,14 @@ def coarse_search(tables: MatchTables, patches: Floats, resolved: Floats, radius
     )
     best = int(np.argmax(gain - prior))
     return displacement[best] * radius_nm, float(radius[best] * radius_nm)
+
+
+@lru_cache(maxsize=8)
+def _alike(patches: bytes) -> Floats:
+    """How alike the noise of each pair of patches is (p, p)."""
+    directions = np.frombuffer(patches).reshape(-1, 3)
+    angle = np.arccos(np.clip(directions @ directions.T, -1, 1))
+    return np.asarray(np.exp(-0.5 * (angle / _CORRELATED_RAD) ** 2))
 
 
 @dataclass(frozen=True)
@@ -263,52 +276,34 @@ def fit_shell(
     """
     # Caps that are hardly resolved are smeared and displaced: leave them out.
     shares = np.where((resolved >= 0.4) & (tables.power.max(axis=1) > 0), resolved, 0.0)
-    robust = np.ones(len(patches))
-    state = np.append(displacement_nm, radius_nm)
     target = np.append(prior_nm[0], prior_nm[1])
     prior = np.array([0.3, 0.3, 0.3, 0.2]) * prior_nm[2]
     typical = max(float(np.median(tables.power[shares > 0].max(axis=1))) if (shares > 0).any() else 0.0, 1e-12)
     reach = tables.step_nm * tables.match.shape[1] / 2
-    jacobian = np.concatenate([patches, np.ones((len(patches), 1))], axis=1)
-    noise = 0.0
-    for step in range(steps + 1):
-        distance = sphere_distance(patches, state[:3], state[3])
-        match, match_slope, power, power_slope, stiffness = tables.at(distance)
-        # A patch mostly hidden by a neighbour or by the volume's face says little about where the membrane is.
-        weights = shares * robust * (power > 0.35 * typical)
-        used = weights > 0
-        amplitude = float((weights * match).sum() / max(float((weights * shares * power).sum()), 1e-12))
-        scale = amplitude * shares
-        force = scale * match_slope - 0.5 * scale**2 * power_slope
-        stiffness = np.maximum(scale**2 * stiffness, 1e-12)
-        residual = np.where(used, force / stiffness, 0.0)
-        if step in (0, 3, steps) and used.sum() > 4:
-            noise = float(np.median(force[used] ** 2 / stiffness[used])) / CHI2_MEDIAN
-        penalty = noise / prior**2
-        trust = robust * used
-        hessian = (jacobian * (trust * stiffness)[:, None]).T @ jacobian
-        hessian[_DIAGONAL, _DIAGONAL] += penalty + 1e-9 * float(stiffness.max())
-        if step == steps or amplitude <= 0:
-            break
-        gradient = jacobian.T @ (trust * force) - penalty * (state - target)
-        move = np.linalg.solve(hessian, gradient)
-        # A template is only steep near its place: steps longer than that are guesses.
-        size = float(np.abs(move).max())
-        move *= min(1.0, 1.5 / max(size, 1e-12))
-        if step >= 4 and size < tolerance_nm:
-            break
-        state = state + move
-        state[3] = max(state[3], 0.2 * prior_nm[2])
-        if step >= 2:
-            spread = 1.4826 * float(np.median(np.abs(residual[used]))) if used.any() else 0.0
-            cut = 4.685 * max(spread, 0.02 * state[3], 0.25)
-            robust = np.clip(1 - (residual / cut) ** 2, 0, None) ** 2
-            robust[~used] = 1.0
-    scores = jacobian * (robust * used * force)[:, None]
+    state, depth, hessian, robust, force, residual, match, power = shell_steps(
+        np.stack([tables.match, tables.match_slope, tables.power, tables.power_slope, tables.stiffness]),
+        tables.first_nm,
+        tables.step_nm,
+        patches,
+        shares,
+        typical,
+        np.append(displacement_nm, radius_nm),
+        target,
+        prior,
+        steps,
+        tolerance_nm,
+        _LONGEST_NM,
+        CHI2_MEDIAN,
+    )
+    amplitude = float(depth[0])
+    used = robust >= 0
+    robust = np.where(used, robust, 0.0)
+    weights = shares * robust
+    scores = np.column_stack([patches, np.ones(len(patches))]) * (robust * force)[:, None]
     inverse = np.linalg.pinv(hessian)
     count = int(used.sum())
     small_sample = count / max(count - 4, 1)
-    near = np.exp(-0.5 * (np.arccos(np.clip(patches @ patches.T, -1, 1)) / _CORRELATED_RAD) ** 2)
+    near = _alike(np.ascontiguousarray(patches).tobytes())
     covariance = inverse @ (scores.T @ near @ scores) @ inverse * small_sample * np.outer(_CALIBRATION, _CALIBRATION)
     pulls = weights * (match - amplitude * shares * power)
     error = float(np.sqrt((pulls**2).sum() * small_sample))

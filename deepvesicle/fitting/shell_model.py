@@ -12,11 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import ceil, floor
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
+from deepvesicle.fitting.kernels import draw_shell, knot_products, shell_products
 from deepvesicle.fitting.profile import Floats, landmarks, read_box, shell_template, working_binning
 from deepvesicle.fitting.whitening import Whitening
 from deepvesicle.grid import Tomogram
@@ -35,6 +38,10 @@ _KNOTS_NM = np.arange(-REACH_NM, REACH_NM + 0.01, _KNOT_STEP_NM)
 _TABLE_STEP_NM = 0.1
 #: SD of a learned profile about the usual one, as share of its depth, and of a sphere's depth about the others'.
 _PROFILE_SD, _DEPTH_SD = 0.35, 0.2
+#: Shapes of a line along z, y and x.
+_ALONG = ((-1, 1, 1), (1, -1, 1), (1, 1, -1))
+#: Inner products are taken from tables where so much outside the membrane's middle lies in the box, nm.
+_NEAR_NM = 5.0
 #: Longest step of a fit, nm, and the step that ends it.
 _MAX_STEP_NM, _LAST_STEP_NM = 2.0, 0.02
 
@@ -106,6 +113,8 @@ class Patch:
         Size of the working voxels.
     weights : float32 array
         Of the frequencies of `scipy.fft.rfftn`.
+    inner : tuple of slice
+        Where the mask is 1.
     """
 
     values: Array
@@ -113,6 +122,31 @@ class Patch:
     origin_nm: Floats
     voxel_nm: float
     weights: Array
+    inner: tuple[slice, ...]
+
+    @classmethod
+    def empty(cls, whitening: Whitening, half_width_nm: float, voxel_nm: float) -> Patch:
+        """A box of zeros, all of it inside."""
+        shape = (_SHAPE_STEP * -(-int(2 * half_width_nm / voxel_nm + 1) // _SHAPE_STEP),) * 3
+        blank = np.zeros(shape, dtype=np.float32)
+        inner = tuple(slice(0, n) for n in shape)
+        return cls(blank, np.ones_like(blank), np.zeros(3), voxel_nm, whitening.on(shape, voxel_nm), inner)
+
+    def holds(self, sphere: Sphere, beyond_nm: float) -> bool:
+        """Whether a sphere, and so much outside its membrane's middle, lies where the mask is 1."""
+        reach = sphere.radius_nm + beyond_nm
+        for axis, inner in enumerate(self.inner):
+            centre = float(sphere.centre_nm[axis] - self.origin_nm[axis])
+            if (centre - reach) < inner.start * self.voxel_nm or (centre + reach) > (inner.stop - 1) * self.voxel_nm:
+                return False
+        return True
+
+    def reaches(self, sphere: Sphere) -> bool:
+        """Whether a part of a sphere's membrane lies in the box."""
+        if self.holds(sphere, 0.0):
+            return True
+        region, _, distance = self.around(sphere)
+        return bool(distance.size and np.any(self.mask[region][np.abs(distance - sphere.radius_nm) < REACH_NM]))
 
     def whitened(self, volume: Array) -> Array:
         """A volume with its frequencies weighted."""
@@ -123,26 +157,45 @@ class Patch:
         reach = sphere.radius_nm + REACH_NM
         region, axes = [], []
         for axis in range(3):
-            low = (sphere.centre_nm[axis] - reach - self.origin_nm[axis]) / self.voxel_nm
-            high = (sphere.centre_nm[axis] + reach - self.origin_nm[axis]) / self.voxel_nm
-            start = int(np.clip(np.ceil(low), 0, self.values.shape[axis]))
-            stop = int(np.clip(np.floor(high) + 1, start, self.values.shape[axis]))
+            centre = float(sphere.centre_nm[axis] - self.origin_nm[axis])
+            size = self.values.shape[axis]
+            start = min(max(ceil((centre - reach) / self.voxel_nm), 0), size)
+            stop = min(max(floor((centre + reach) / self.voxel_nm) + 1, start), size)
             region.append(slice(start, stop))
-            line = np.arange(start, stop) * self.voxel_nm + (self.origin_nm[axis] - sphere.centre_nm[axis])
-            shape = [1, 1, 1]
-            shape[axis] = len(line)
-            axes.append(line.astype(np.float32).reshape(shape))
-        return tuple(region), axes, np.sqrt(axes[0] ** 2 + axes[1] ** 2 + axes[2] ** 2)
+            line = (np.arange(start, stop) * self.voxel_nm - centre).astype(np.float32)
+            axes.append(line.reshape(_ALONG[axis]))
+        z, y, x = axes
+        return tuple(region), axes, np.sqrt((z * z + y * y) + x * x)
 
     def without(self, spheres: Sequence[Sphere], profile: Profile) -> Array:
         """The values less rendered spheres."""
         values = self.values.copy()
         for sphere in spheres:
-            region, _, distance = self.around(sphere)
-            if distance.size:
-                shell = np.take(profile.tables[0], profile.index(distance - np.float32(sphere.radius_nm)))
-                values[region] -= np.float32(sphere.depth) * shell * self.mask[region]
+            draw_shell(values, self.mask, profile.tables[0], *self._reach_of(sphere), -sphere.depth)
         return values
+
+    def drawn(self, sphere: Sphere, profile: Profile) -> Array:
+        """A sphere of depth 1, times the mask."""
+        volume = np.zeros_like(self.values)
+        draw_shell(volume, self.mask, profile.tables[0], *self._reach_of(sphere), 1.0)
+        return volume
+
+    def products(self, volume: Array, sphere: Sphere, profile: Profile) -> Floats:
+        """Inner products (5,) of a volume with the derivatives of a sphere by centre, radius and depth, at depth 1."""
+        return np.asarray(shell_products(volume, self.mask, *profile.tables, *self._reach_of(sphere)))
+
+    def knot_products(self, volume: Array, sphere: Sphere) -> Floats:
+        """Inner products (k,) of a volume with what each knot of the profile adds to a sphere of depth 1."""
+        reach = self._reach_of(sphere)[:-1]
+        return np.asarray(knot_products(volume, self.mask, len(_KNOTS_NM), *reach, _KNOT_STEP_NM))
+
+    def _reach_of(self, sphere: Sphere) -> tuple[Any, ...]:
+        """What the loops over a sphere's voxels need: their range, the sphere, and the steps of voxels and tables."""
+        centre = sphere.centre_nm - self.origin_nm
+        reach = sphere.radius_nm + REACH_NM
+        start = np.clip(np.ceil((centre - reach) / self.voxel_nm), 0, self.values.shape).astype(np.int64)
+        stop = np.clip(np.floor((centre + reach) / self.voxel_nm) + 1, start, self.values.shape).astype(np.int64)
+        return start, stop, centre, float(sphere.radius_nm), float(self.voxel_nm), REACH_NM, _TABLE_STEP_NM
 
 
 def cut_patch(
@@ -164,7 +217,8 @@ def cut_patch(
     mask[region] = inside
     values = np.zeros(shape, dtype=np.float32)
     values[region] = (box.values - np.average(box.values, weights=inside)) * inside
-    return Patch(values, mask, box.origin_vox * voxel, size, whitening.on(shape, size))
+    inner = tuple(slice(_EDGE_VOX, n - _EDGE_VOX) for n in box.values.shape)
+    return Patch(values, mask, box.origin_vox * voxel, size, whitening.on(shape, size), inner)
 
 
 def _soft_edge(count: int) -> Array:
@@ -191,8 +245,26 @@ class ModelFit:
     gain: float
 
 
+class Normals(Protocol):
+    """Tables of inner products (`deepvesicle.fitting.shell_tables`)."""
+
+    def normal(self, profile: Profile, radius_nm: float) -> Floats:
+        """Weighted inner products (5, 5) of the derivatives of a sphere, at depth 1."""
+        ...
+
+    def gram(self, radius_nm: float) -> Floats:
+        """Weighted inner products (k, k) of a sphere's parts that belong to the profile's knots, at depth 1."""
+        ...
+
+
 def fit_sphere(
-    patch: Patch, start: Sphere, profile: Profile, neighbours: Sequence[Sphere], *, steps: int = 10
+    patch: Patch,
+    start: Sphere,
+    profile: Profile,
+    neighbours: Sequence[Sphere],
+    *,
+    steps: int = 10,
+    tables: Normals | None = None,
 ) -> ModelFit | None:
     """Fit centre, radius and depth of one sphere, the others staying where they are.
 
@@ -205,65 +277,62 @@ def fit_sphere(
         The other spheres in the box.
     steps : int
         At most so many Gauss-Newton steps.
+    tables : Normals, optional
+        Save the making of inner products for spheres that lie whole in their box.
 
     Returns
     -------
     ModelFit or None
         None where the sphere does not lie in the box.
     """
-    rest = patch.without(neighbours, profile)
+    pull = patch.whitened(patch.without(neighbours, profile))
     sphere = start
-    normal = None
-    for step in range(steps):
-        region, columns, shell = _columns(patch, sphere, profile)
-        if not shell.size or not np.any(shell):
+    own: Floats | None = None
+    for step in range(steps + 1):
+        if not patch.reaches(sphere):
             return None
-        residual = rest.copy()
-        residual[region] -= np.float32(sphere.depth) * shell
-        pull = patch.whitened(residual)[region].ravel()
-        if normal is None or step == 3:
-            normal = _normal_matrix(patch, region, columns)
-        gradient = columns.reshape(5, -1) @ pull
+        if tables is not None and patch.holds(sphere, _NEAR_NM):
+            normal = tables.normal(profile, sphere.radius_nm)
+        else:
+            if own is None or step == 3:
+                own = normal_matrix(patch, sphere, profile)
+            normal = own
+        match = patch.products(pull, sphere, profile)
+        # The derivative by the depth is the sphere itself, so the normal matrix tells how it pulls on itself.
+        pulled = normal[:, 4]
+        if tables is None or not patch.holds(sphere, REACH_NM):
+            pulled = patch.products(patch.whitened(patch.drawn(sphere, profile)), sphere, profile)
+        if step == steps:
+            break
         scale = np.array([sphere.depth] * 4 + [1.0])
+        gradient = (match - sphere.depth * pulled) * scale
         hessian = normal * scale[:, None] * scale[None, :]
-        gradient = gradient * scale
         # A depth far from that of the others is unlikely, and keeps the steps finite where there is no membrane.
         gradient[4] += (1 - sphere.depth) / _DEPTH_SD**2
         hessian[4, 4] += 1 / _DEPTH_SD**2
         hessian[np.arange(5), np.arange(5)] *= 1.001
         move = np.linalg.solve(hessian, gradient)
         longest = float(np.abs(move[:4]).max())
+        if longest < _LAST_STEP_NM and step >= 1:
+            break
         move[:4] *= min(1.0, _MAX_STEP_NM / max(longest, 1e-12))
         sphere = Sphere(
             sphere.centre_nm + move[:3],
             max(sphere.radius_nm + float(move[3]), 3.0),
             float(np.clip(sphere.depth + np.clip(move[4], -0.5, 0.5), 0.1, 4.0)),
         )
-        if longest < _LAST_STEP_NM and step >= 1:
-            break
-    region, columns, shell = _columns(patch, sphere, profile)
-    if not shell.size:
-        return None
-    normal = _normal_matrix(patch, region, columns)
     scale = np.array([sphere.depth] * 4 + [1.0])
     covariance = np.linalg.pinv(normal * scale[:, None] * scale[None, :])
-    match = float(patch.whitened(rest)[region].ravel() @ shell.ravel())
-    gain = sphere.depth * match - 0.5 * sphere.depth**2 * float(normal[4, 4])
+    gain = sphere.depth * float(match[4]) - 0.5 * sphere.depth**2 * float(pulled[4])
     return ModelFit(sphere, covariance, gain)
 
 
 def rendered_gain(patch: Patch, sphere: Sphere, profile: Profile, neighbours: Sequence[Sphere] = ()) -> float:
     """Rise of the log-likelihood by a sphere at its best depth, where it stands; 0 where it would have to be bright."""
-    rest = patch.without(neighbours, profile)
-    region, _, distance = patch.around(sphere)
-    if not distance.size:
-        return 0.0
-    volume = np.zeros_like(patch.values)
-    shell = np.take(profile.tables[0], profile.index(distance - np.float32(sphere.radius_nm))) * patch.mask[region]
-    volume[region] = shell
-    whitened = patch.whitened(volume)
-    match = float(np.vdot(whitened, rest))
-    energy = float(np.vdot(whitened[region], shell))
+    shell = patch.drawn(sphere, profile)
+    whitened = patch.whitened(shell)
+    match = float(np.vdot(whitened, patch.without(neighbours, profile)))
+    energy = float(np.vdot(whitened, shell))
     return match * match / (2 * energy) if match > 0 and energy > 0 else 0.0
 
 
@@ -283,18 +352,14 @@ def _columns(patch: Patch, sphere: Sphere, profile: Profile) -> tuple[tuple[slic
     return region, columns, value
 
 
-def _normal_matrix(patch: Patch, region: tuple[slice, ...], columns: Array) -> Floats:
-    """Weighted inner products of the derivatives (5, 5)."""
-    spectra = np.zeros((len(columns), *patch.weights.shape), dtype=np.complex64)
-    volume = np.zeros_like(patch.values)
-    for row, column in enumerate(columns):
-        volume[region] = column
-        spectra[row] = fft.rfftn(volume)
-    return _products(patch, spectra, spectra)
+def normal_matrix(patch: Patch, sphere: Sphere, profile: Profile) -> Floats:
+    """Weighted inner products (5, 5) of the derivatives by centre, radius and depth, at depth 1."""
+    region, columns, _ = _columns(patch, sphere, profile)
+    return gram_matrix(patch, region, columns)
 
 
 def _products(patch: Patch, left: NDArray[np.complex64], right: NDArray[np.complex64]) -> Floats:
-    """Weighted inner products of volumes given by their spectra."""
+    """Weighted inner products (a, b) of volumes given by their spectra."""
     nx = patch.values.shape[2]
     twice = np.full(patch.weights.shape[2], 2.0, dtype=np.float32)
     twice[0] = 1
@@ -311,6 +376,7 @@ def learn_profile(
     old: Profile,
     prior: Profile,
     mapping: Callable[..., Iterable[tuple[Floats, Floats]]] = map,
+    tables: Normals | None = None,
 ) -> tuple[Profile, float]:
     """The profile that explains spheres best, and how far its middle lies outside theirs.
 
@@ -324,6 +390,8 @@ def learn_profile(
     prior : Profile
     mapping : callable
         `map`, or the same of a pool of threads.
+    tables : Normals, optional
+        Save the making of inner products for spheres that lie whole in their box.
 
     Returns
     -------
@@ -334,7 +402,7 @@ def learn_profile(
     """
     count = len(_KNOTS_NM)
     matrix, vector = np.zeros((count, count)), np.zeros(count)
-    for one_matrix, one_vector in mapping(lambda one: _profile_equations(one[0], one[1], one[2], old), fits):
+    for one_matrix, one_vector in mapping(lambda one: _profile_equations(one[0], one[1], one[2], old, tables), fits):
         matrix += one_matrix
         vector += one_vector
     usual = np.interp(_KNOTS_NM, Profile.offsets_nm(), prior.values)
@@ -354,22 +422,35 @@ def learn_profile(
     return Profile(np.interp(offsets + middle, offsets, found.values, left=0.0, right=0.0)), float(middle)
 
 
+def knot_columns(patch: Patch, sphere: Sphere) -> tuple[tuple[slice, ...], Array]:
+    """What each knot of the profile adds to a rendered sphere of depth 1: region, and volumes (k, ...)."""
+    region, _, distance = patch.around(sphere)
+    place = (distance - np.float32(sphere.radius_nm - REACH_NM)) / np.float32(_KNOT_STEP_NM)
+    columns = np.empty((len(_KNOTS_NM), *distance.shape), dtype=np.float32)
+    for knot, column in enumerate(columns):
+        np.maximum(1 - np.abs(place - np.float32(knot)), 0, out=column)
+        column *= patch.mask[region]
+    return region, columns
+
+
 def _profile_equations(
-    patch: Patch, sphere: Sphere, neighbours: Sequence[Sphere], old: Profile
+    patch: Patch, sphere: Sphere, neighbours: Sequence[Sphere], old: Profile, tables: Normals | None
 ) -> tuple[Floats, Floats]:
     """Normal equations (k, k), (k,) of the profile's values at the knots, from one sphere."""
-    count = len(_KNOTS_NM)
-    vector = np.zeros(count)
-    region, _, distance = patch.around(sphere)
-    if not distance.size:
-        return np.zeros((count, count)), vector
-    pull = patch.whitened(patch.without(neighbours, old))[region]
-    place = (distance - np.float32(sphere.radius_nm - REACH_NM)) / np.float32(_KNOT_STEP_NM)
+    if not patch.reaches(sphere):
+        return np.zeros((len(_KNOTS_NM),) * 2), np.zeros(len(_KNOTS_NM))
+    pull = patch.whitened(patch.without(neighbours, old))
+    vector = sphere.depth * patch.knot_products(pull, sphere)
+    if tables is not None and patch.holds(sphere, REACH_NM):
+        return sphere.depth**2 * tables.gram(sphere.radius_nm), vector
+    return sphere.depth**2 * gram_matrix(patch, *knot_columns(patch, sphere)), vector
+
+
+def gram_matrix(patch: Patch, region: tuple[slice, ...], columns: Array) -> Floats:
+    """Weighted inner products (n, n) of volumes (n, ...) that lie in a region of a box."""
+    spectra = np.zeros((len(columns), *patch.weights.shape), dtype=np.complex64)
     volume = np.zeros_like(patch.values)
-    spectra = np.zeros((count, *patch.weights.shape), dtype=np.complex64)
-    for knot in range(count):
-        hat = np.maximum(1 - np.abs(place - knot), 0) * np.float32(sphere.depth) * patch.mask[region]
-        vector[knot] = float(np.vdot(hat, pull))
-        volume[region] = hat
-        spectra[knot] = fft.rfftn(volume)
-    return _products(patch, spectra, spectra), vector
+    for row, column in enumerate(columns):
+        volume[region] = column
+        spectra[row] = fft.rfftn(volume)
+    return _products(patch, spectra, spectra)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepvesicle.cores import usable_cores
 from deepvesicle.errors import NetworkError
 from deepvesicle.grid import Grid, Probability, Tomogram
 from deepvesicle.network.normalise import Normalisation
@@ -22,16 +22,6 @@ Progress = Callable[[str, int, int], None]
 NORMALISATION_SLABS = 16
 
 
-def usable_threads() -> int:
-    """Cores that this process may use: SLURM's word, else the processor affinity."""
-    granted = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    if granted.isdigit() and int(granted) > 0:
-        return int(granted)
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
-
-
 def set_threads(threads: int) -> None:
     """Tell TensorFlow how many threads to use (0: as many as this process may use); too late if it already runs."""
     quiet_tensorflow()
@@ -42,7 +32,7 @@ def set_threads(threads: int) -> None:
     import tensorflow
 
     try:
-        tensorflow.config.threading.set_intra_op_parallelism_threads(threads or usable_threads())
+        tensorflow.config.threading.set_intra_op_parallelism_threads(threads or usable_cores())
     except RuntimeError:  # it has started; its own choice then stays
         return
 

@@ -7,20 +7,23 @@ vesicles, endosomes, transport and extracellular vesicles up to 100 nm.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from deepvesicle.grid import Grid
-from deepvesicle.phantom.shapes import Bilayer, Field, add_ball, add_compartment, scatter_blobs
+from deepvesicle.phantom.shapes import Bilayer, Field, add_ball, add_compartment, add_tube, scatter_blobs, smooth_step
 from deepvesicle.phantom.surroundings import Surroundings
 from deepvesicle.spheres import fibonacci_directions, inside_fractions
 from deepvesicle.vesicles import Status, Vesicles
 
 #: Kinds of scene that `random_scene` knows.
 SCENE_KINDS = ("synapse", "liposomes", "shells", "no_vesicles")
+#: Things of a vesicle's size that are none: a membrane sheet, a tubule, a gold bead, a granule.
+LOOKALIKES = ("sheet", "tubule", "gold", "blob")
 
 
 class Kind(IntEnum):
@@ -74,6 +77,53 @@ def random_scene(
         raise ValueError(f"unknown kind of scene {kind!r}, expected one of {', '.join(SCENE_KINDS)}")
     builder = _Builder(rng, shape_zyx, voxel_nm)
     getattr(builder, kind)()
+    return builder.finish()
+
+
+def placed_scene(
+    rng: np.random.Generator,
+    shape_zyx: tuple[int, int, int],
+    voxel_nm: float,
+    centres_nm: ArrayLike,
+    radii_nm: ArrayLike,
+    *,
+    lookalikes: Sequence[tuple[str, ArrayLike]] = (),
+    crowding: float = 0.3,
+    spread: float = 0.0,
+) -> Scene:
+    """Put vesicles and look-alikes where they are wanted, into cytosol that fills the volume.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    shape_zyx : tuple of int
+        Voxels of the volume.
+    voxel_nm : float
+    centres_nm : array (N, 3)
+        Of the vesicles, z, y, x; they may lie outside the volume.
+    radii_nm : array (N,)
+        Outer radii.
+    lookalikes : sequence of (str, array (3,))
+        What, one of `LOOKALIKES`, and where.
+    crowding : float
+        Protein between the vesicles; 1.0 is about 15 % by volume.
+    spread : float
+        Relative SD of the vesicles' semi-axes.
+
+    Returns
+    -------
+    Scene
+        Its vesicles are in the order given.
+    """
+    builder = _Builder(rng, shape_zyx, voxel_nm)
+    builder.slab = (-np.inf, np.inf)
+    builder._cytosol(crowding)
+    for what, place in lookalikes:
+        if what not in LOOKALIKES:
+            raise ValueError(f"unknown look-alike {what!r}, expected one of {', '.join(LOOKALIKES)}")
+        builder._lookalike(what, np.asarray(place, dtype=float))
+    for centre, radius in zip(np.asarray(centres_nm, dtype=float).reshape(-1, 3), np.ravel(radii_nm), strict=True):
+        builder._add(Kind.SYNAPTIC, centre, float(radius), spread)
     return builder.finish()
 
 
@@ -242,6 +292,49 @@ class _Builder(Surroundings):
         direction = self.rng.normal(0, 1, 3)
         direction *= self.rng.uniform(0, room - outer) / np.linalg.norm(direction)
         self._add(kind, self.centres[largest] + direction, outer, 0.02)
+
+    # -- look-alikes of about a vesicle's size -----------------------------------------------------------------------
+
+    def _lookalike(self, what: str, place: NDArray[np.float64]) -> None:
+        draw = {"sheet": self._sheet, "tubule": self._piece_of_tubule, "gold": self._gold, "blob": self._blob}
+        draw[what](place)
+
+    def _sheet(self, place: NDArray[np.float64]) -> None:
+        """A gently bent piece of membrane, 80 to 120 nm across, in any direction."""
+        rng, canvas = self.rng, self.canvas
+        half = rng.uniform(40, 60)
+        box = canvas.box(place - half, place + half)
+        if box is None:
+            return
+        normal = rng.normal(0, 1, 3)
+        normal /= np.linalg.norm(normal)
+        z, y, x = (c - np.float32(p) for c, p in zip(canvas.coordinates(box), place, strict=True))
+        away2 = z * z + y * y + x * x
+        height = z * np.float32(normal[0]) + y * np.float32(normal[1]) + x * np.float32(normal[2])
+        flat2 = np.maximum(away2 - height**2, 0)
+        height = height + flat2 * np.float32(rng.uniform(-1, 1) / 240)  # radius of curvature at least 120 nm
+        edge = smooth_step(np.sqrt(flat2) - np.float32(half - 4), 2.0)
+        canvas.density[box] += edge * self.membrane.profile(height, canvas.voxel_nm)
+
+    def _piece_of_tubule(self, place: NDArray[np.float64]) -> None:
+        """A straight tubule or microtubule, 90 to 130 nm long, in any direction."""
+        rng = self.rng
+        heading = rng.normal(0, 1, 3)
+        heading /= np.linalg.norm(heading)
+        curve = place + np.arange(-1, 1.01, 0.05)[:, None] * rng.uniform(45, 65) * heading
+        add_tube(self.canvas, curve, rng.uniform(9, 25), self.membrane, rng.uniform(0, 0.2), 0.2)
+
+    def _gold(self, place: NDArray[np.float64]) -> None:
+        add_ball(self.canvas, place, self.rng.uniform(2.5, 7.5), self.rng.uniform(10, 30))
+
+    def _blob(self, place: NDArray[np.float64]) -> None:
+        """A solid granule."""
+        rng = self.rng
+        radius = rng.uniform(8, 20)
+        for _ in range(int(rng.integers(1, 6))):
+            add_ball(
+                self.canvas, place + rng.normal(0, 0.3 * radius, 3), radius * rng.uniform(0.5, 1), rng.uniform(0.2, 0.6)
+            )
 
     # -- result ------------------------------------------------------------------------------------------------------
 
