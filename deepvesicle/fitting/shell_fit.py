@@ -230,6 +230,12 @@ class ShellFit:
         How far the membrane lies outside the sphere at each patch; 0 for patches that were not used.
     coverage : float
         Share of all directions that were used.
+    patches : array (p, 3)
+        Directions.
+    strengths : array (p,)
+        Depth of the membrane in each patch by itself, grey values; 0 for patches that are hidden or not resolved.
+    information : array (p,)
+        What the strengths are to be weighted with: 1 / variance but for a common factor; 0 where they are 0.
     """
 
     displacement_nm: Floats
@@ -240,6 +246,9 @@ class ShellFit:
     patch_weights: Floats
     residuals_nm: Floats
     coverage: float
+    patches: Floats
+    strengths: Floats
+    information: Floats
 
 
 def fit_shell(
@@ -308,6 +317,10 @@ def fit_shell(
     pulls = weights * (match - amplitude * shares * power)
     error = float(np.sqrt((pulls**2).sum() * small_sample))
     significance = float((weights * match).sum()) / error if error > 0 and count > 4 else 0.0
+    # Outlying patches too: where there is no membrane is what tells a sheet from a sphere.
+    seen = (shares > 0) & (power > 0.1 * typical)
+    information = np.where(seen, shares**2 * power, 0.0)
+    strengths = np.where(seen, match / np.where(seen, shares * power, 1.0), 0.0)
     return ShellFit(
         state[:3],
         float(state[3]),
@@ -317,4 +330,7 @@ def fit_shell(
         weights,
         np.clip(np.where(used, residual, 0.0), -reach, reach),
         float((sizes * (used & (robust > 0.3))).sum()),
+        patches,
+        strengths,
+        information,
     )
