@@ -23,7 +23,8 @@ from deepvesicle.files.run_record import RunRecord, read_run_record
 from deepvesicle.files.tables import read_vesicles_csv, write_vesicles_csv
 from deepvesicle.files.tomogram import read_labels, write_labels, write_tomogram
 from deepvesicle.fitting.rasterize import rasterize
-from deepvesicle.settings import ProposalSettings, Settings
+from deepvesicle.settings import LabelSettings, ProposalSettings, Settings
+from deepvesicle.spheres import are_cut
 from deepvesicle.vesicles import Status, Vesicles
 from imod_bridge.actions import Request
 from imod_bridge.binary import walk
@@ -112,6 +113,28 @@ def test_a_click_becomes_a_vesicle_in_all_files(case, capsys):
     # numbers from 1, as 3dmod shows them
     assert "x 145, y 139, z 43 (click): radius 30.00 ± 0.40 nm, centre ± 0.20 nm, sure; vesicle 10 (new)" in printed
     assert "1 fitted; 3 vesicles now" in printed and f"wrote {model}" in printed
+
+
+def test_the_gap_of_the_run_before_is_kept(case):
+    settings = replace(Settings(), labels=LabelSettings(gap_vox=19))
+    record = RunRecord.start("segment", settings, {"tomogram": case / "t.mrc"}, voxel_nm=2.0, voxel_source="header")
+    record.finished().write(case / "t_run.json", overwrite=True)
+    draw(case / "t_vesicles.mod", contour(TRUTH[3, :3]))
+    assert run(case) == 0
+    table = read_vesicles_csv(case / "t_vesicles.csv", GRID)
+    drawn = read_labels(case / "t_labels.mrc", GRID).data
+    np.testing.assert_array_equal(drawn, rasterize(table, gap_vox=19).data)  # two are 17.8 voxels apart
+    assert np.any(drawn != rasterize(table).data)
+    assert read_run_record(case / "t_run.json").settings["labels"]["gap_vox"] == 19
+
+
+def test_fits_leave_a_note_of_the_tilts_and_tell_which_vesicles_are_cut(case):
+    draw(case / "t_vesicles.mod", contour(TRUTH[3, :3]))
+    assert run(case) == 0
+    (note,) = read_run_record(case / "t_run.json").notes
+    assert note == "tilt range -60 to 60 degrees, as usual, since no missing wedge shows"
+    table = read_vesicles_csv(case / "t_vesicles.csv", GRID)
+    np.testing.assert_array_equal(table.features["cut"], are_cut(GRID, table.centres_vox, table.radii_vox))
 
 
 def test_a_second_run_touches_no_file(case, capsys):

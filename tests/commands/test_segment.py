@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import mrcfile
@@ -15,10 +16,14 @@ from deepvesicle.files.imod import read_vesicles_model
 from deepvesicle.files.run_record import read_run_record
 from deepvesicle.files.tables import read_vesicles_csv
 from deepvesicle.files.tomogram import read_labels, read_tomogram, write_probability, write_tomogram
+from deepvesicle.fitting.rasterize import rasterize
 from deepvesicle.grid import Probability
 from deepvesicle.network.patches import occupancy
 from deepvesicle.network.unet import UNetShape, build_unet
 from deepvesicle.network.zoo import save_network
+from deepvesicle.settings import LabelSettings, RefinementSettings, Settings
+from deepvesicle.spheres import inside_fractions
+from deepvesicle.vesicles import Status, Vesicles
 from imod_bridge.model import Contour, Model, Object, write_model
 
 
@@ -142,6 +147,13 @@ def test_outline_drawn_in_imod_limits_the_result(sample: Path, tmp_path: Path) -
         (("--settings", "no_such.toml"), 3, "no_such.toml"),
         (("--voxel-size", "0.01"), 2, "--voxel-size"),
         (("--from-probability", "no_such.mrc"), 3, "no_such.mrc"),
+        (("--tilt-range", "60"), 2, "--tilt-range"),
+        (("--tilt-range", "60,-60"), 2, "--tilt-range"),
+        (("--tilt-range", "-60,abc"), 2, "--tilt-range"),
+        (("--tilt-range", "-60,95"), 2, "--tilt-range"),
+        (("--tilt-range", "nan,60"), 2, "--tilt-range"),
+        (("--tilt-axis", "z"), 2, "--tilt-axis"),
+        (("--gap", "-1"), 2, "--gap"),
     ],
 )
 def test_wrong_options_end_with_one_line_and_nothing_written(
@@ -165,6 +177,98 @@ def test_settings_file(sample: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     capsys.readouterr()
     assert _run(sample, tmp_path / "b", "--settings", str(path)) == 3
     assert "min_radius_nm" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def plain_run(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results with no options."""
+    folder = tmp_path_factory.mktemp("plain")
+    assert _run(sample, folder) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def full_run(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results with a gap, ellipsoids, and tilts that are not those of the tomogram."""
+    folder = tmp_path_factory.mktemp("full")
+    assert _run(sample, folder, "--gap", "2", "--ellipsoid", "--tilt-range", "-50,62.5", "--tilt-axis", "x") == 0
+    return folder
+
+
+def _table(folder: Path, sample: Path) -> Vesicles:
+    grid = read_tomogram(sample / "phantom_synapse_4.mrc").grid
+    return read_vesicles_csv(folder / "phantom_synapse_4_vesicles.csv", grid)
+
+
+def test_a_gap_is_left_between_labels(sample: Path, full_run: Path) -> None:
+    labels = read_labels(full_run / "phantom_synapse_4_labels.mrc").data
+    table = _table(full_run, sample)
+    np.testing.assert_array_equal(labels, rasterize(table, gap_vox=2).data)
+    assert np.any(labels != rasterize(table).data)  # some are near one another
+    record = read_run_record(full_run / "phantom_synapse_4_run.json")
+    assert record.settings["labels"]["gap_vox"] == 2
+
+
+def test_the_tilts_that_were_used_are_in_the_record(plain_run: Path, full_run: Path) -> None:
+    record = read_run_record(plain_run / "phantom_synapse_4_run.json")
+    (note,) = record.notes
+    found = re.fullmatch(r"tilt range (-?\d+) to (\d+) degrees, estimated from the tomogram", note)
+    assert found is not None and record.settings["refinement"]["tilt_range_deg"] is None
+    assert abs(int(found[1]) + 60) <= 3 and abs(int(found[2]) - 60) <= 3
+    assert not any("wedge" in warning for warning in record.warnings)
+    record = read_run_record(full_run / "phantom_synapse_4_run.json")
+    assert record.notes == ("tilt range -50 to 62.5 degrees, as given",)
+    assert record.settings["refinement"]["tilt_range_deg"] == [-50.0, 62.5]
+    assert record.settings["refinement"]["tilt_axis"] == "x"
+    assert "the missing wedge seems to lie about the y axis: give --tilt-axis y" in record.warnings
+
+
+def test_vesicles_that_the_border_cuts_are_told_apart(sample: Path, plain_run: Path) -> None:
+    table = _table(plain_run, sample)
+    cut, faces = table.features["cut"], np.array(table.grid.shape_zyx) - 0.5
+    radii = table.radii_vox[:, None]
+    outside = np.maximum(-0.5 - (table.centres_vox - radii), table.centres_vox + radii - faces)
+    depth = outside.max(axis=1) / table.radii_vox
+    assert set(cut) == {0.0, 1.0}
+    assert np.all(cut[depth <= 0] == 0) and np.all(cut[depth > 0.1] == 1)
+    kept = table.accepted & (cut == 1)
+    assert np.all(inside_fractions(table.grid, table.centres_vox[kept], table.radii_vox[kept]) >= 0.5)
+
+
+def test_ellipsoids_on_request(sample: Path, plain_run: Path, full_run: Path) -> None:
+    assert "eccentricity" not in _table(plain_run, sample).features
+    table = _table(full_run, sample)
+    assert np.isfinite(table.features["eccentricity"][table.has_status(Status.REFINED)]).mean() > 0.8
+    record = read_run_record(full_run / "phantom_synapse_4_run.json")
+    assert record.settings["refinement"]["ellipsoid"] is True
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("[refinement]\ntilt_range_deg = [60, -60]\n", "tilt_range_deg"),
+        ("[refinement]\ntilt_range_deg = [-60, 120]\n", "tilt_range_deg"),
+        ("[refinement]\ntilt_range_deg = 60\n", "2 values"),
+        ("[refinement]\ntilt_range_deg = ['a', 'b']\n", "a number"),
+        ("[refinement]\ntilt_axis = 'z'\n", "y or x"),
+        ("[labels]\ngap_vox = -2\n", "gap_vox"),
+        ("[labels]\ngap_vox = 1.5\n", "gap_vox"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, word: str
+) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text(text)
+    assert _run(sample, tmp_path / "out", "--settings", str(path)) == 3
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and word in error and "settings.toml" in error
+
+
+def test_settings_come_back_from_a_record() -> None:
+    for refinement in (RefinementSettings(), RefinementSettings(tilt_range_deg=(-50.0, 62.5), tilt_axis="x")):
+        settings = Settings(refinement=refinement, labels=LabelSettings(gap_vox=3))
+        assert Settings.from_dict(json.loads(json.dumps(settings.to_json()))) == settings
 
 
 @pytest.mark.parametrize(
