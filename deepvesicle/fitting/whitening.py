@@ -33,6 +33,9 @@ WEDGE_EDGE, NO_WEDGE = 0.6, 0.25
 EDGE_BAND_DEG = (4.0, 20.0)
 #: Times the median power, added to it: frequencies at which hardly anything was recorded say little about a model.
 FLOOR = 3.0
+#: Times the mean power at the wavelengths that membranes are seen by (frequencies in cycles per nm), added too: where a
+#: filter has removed noise and membranes alike, there is nothing left to weigh.
+MEMBRANE_FLOOR, MEMBRANE_BAND_NM = 0.2, (0.06, 0.14)
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,12 @@ def estimate_whitening(tomogram: Tomogram, tilt_axis: str = "y") -> Whitening:
     across = x if tilt_axis == "y" else y
     tilt = _tilt(z, across)
     measured = (tilt >= low) & (tilt <= high) | ((across == 0) & ((-tilt >= low) & (-tilt <= high)))
-    weights = measured / (power + FLOOR * np.median(power[measured]))
+    per_nm = radius / (tomogram.grid.voxel_nm * binning)
+    membranes = measured & (per_nm >= MEMBRANE_BAND_NM[0]) & (per_nm <= MEMBRANE_BAND_NM[1])
+    floor = (
+        FLOOR * np.median(power[measured]) + MEMBRANE_FLOOR * power[membranes if membranes.any() else measured].mean()
+    )
+    weights = measured / (power + floor)
     weights[half, half, 0] = 0  # the mean grey value means nothing
     return Whitening(weights.astype(np.float32), tomogram.grid.voxel_nm * binning, (low, high), wedges)
 
