@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from deepvesicle.fitting.profile import DirectionSet, Floats, resolved_weight
@@ -48,9 +49,12 @@ _CALIBRATION = 2.1
 #: The wedge displaces membranes that face the beam in part: by an unknown share of the radius up to about this, times
 #: what is not resolved, times the square of the normal's z. It does so alike in all patches, noise or not.
 _DISPLACED = 0.16
-#: Shapes tried at the start: logarithm of an axis' stretch against the two others, and of the mean radius.
-_STRETCHES = (-0.4, -0.3, -0.2, -0.1, 0.1, 0.2, 0.3, 0.4)
-_SIZES = (-0.1, 0.0, 0.1)
+#: Shapes tried at the start: logarithm of an axis' stretch against the two others, and of the mean radius; steps of
+#: the centre, and where the table is looked up, as shares of the radius.
+_STRETCHES = (-0.3, -0.15, 0.15, 0.3)
+_SIZES = (-0.12, 0.0, 0.12)
+_MOVE = 0.15
+_START_GRID: Floats = np.arange(-0.5, 0.7, 0.025)
 _LATTICE_DEG = 3.0
 
 
@@ -138,42 +142,56 @@ def resolved_normals(normals: Floats, tilt_range_deg: tuple[float, float], tilt_
     return np.asarray(map_coordinates(table, places, order=1, mode="nearest"))
 
 
-@lru_cache(maxsize=4)
-def _start_shapes(patches: bytes) -> tuple[Floats, Floats]:
-    """Shapes to try (k, 6), the mean radius being 1, and their distances along the rays (k, p)."""
+def start_shifts(radius_nm: float) -> Floats:
+    """Distances less the radius, nm, that `start_state` wants a table of."""
+    return _START_GRID * radius_nm
+
+
+@lru_cache(maxsize=8)
+def _candidates(patches: bytes, used: bytes) -> tuple[Floats, Floats, NDArray[np.int32]]:
+    """States to try (k, 9), the radius being 1, what the prior has against them, and their places in a table (k, u)."""
     rays = np.frombuffer(patches).reshape(-1, 3)
+    which = np.flatnonzero(np.frombuffer(used, dtype=bool))
     axes = mirrored_directions(48)
-    axes = axes[(axes[:, 0] > 0)]
+    axes = axes[axes[:, 0] > 0]
     spindle = np.einsum("ni,nj->nij", axes, axes) - np.eye(3) / 3
     parts = np.einsum("nij,kij->nk", spindle, BASIS) * np.array([0.0, 1, 1, 1, 1, 1])
     shapes = np.concatenate([np.zeros((1, 6)), *(stretch * parts for stretch in _STRETCHES)])
     shapes = np.concatenate([shapes + size * np.eye(6)[0] for size in _SIZES])
-    return shapes, np.exp(shapes @ quadratic_terms(rays).T)
+    line = np.arange(-2, 3) * _MOVE
+    centres = np.stack(np.meshgrid(line, line, line, indexing="ij"), axis=-1).reshape(-1, 3)
+    centres = centres[np.linalg.norm(centres, axis=1) < 2.1 * _MOVE]
+    states = np.concatenate([np.repeat(centres, len(shapes), axis=0), np.tile(shapes, (len(centres), 1))], axis=1)
+    against = 0.5 * (states**2 / _prior_sd() ** 2).sum(axis=1)
+    distance = np.exp(shapes @ quadratic_terms(rays[which]).T) + (centres @ rays[which].T)[:, None, :]
+    columns = np.rint((distance.reshape(len(states), -1) - 1 - _START_GRID[0]) / (_START_GRID[1] - _START_GRID[0]))
+    places = np.clip(columns, 0, len(_START_GRID) - 1) + np.arange(len(which)) * len(_START_GRID)
+    return states, against, places.astype(np.int32)
 
 
-def start_shape(tables: MatchTables, patches: Floats, resolved: Floats, radius_nm: float) -> Floats:
-    """The most likely of a set of spheroids about the start sphere: where the fit begins, six numbers of M.
+def start_state(tables: MatchTables, patches: Floats, resolved: Floats, radius_nm: float) -> Floats:
+    """The most likely of a set of spheroids about the start sphere: where the fit begins (9,).
 
     Parameters
     ----------
     tables : MatchTables
+        At the distances of `start_shifts`.
     patches : array (p, 3)
     resolved : array (p,)
-        0 for patches that are not to be used.
+        How well membranes that face that way are resolved.
     radius_nm : float
         Of the start sphere.
     """
-    shapes, distance = _start_shapes(np.ascontiguousarray(patches).tobytes())
-    columns = np.rint((distance * radius_nm - tables.first_nm) / tables.step_nm).astype(np.int32)
-    width = tables.match.shape[1]
-    flat = np.clip(columns, 0, width - 1) + np.arange(len(patches), dtype=np.int32)[None, :] * width
-    match = np.take((tables.match * resolved[:, None]).astype(np.float32).ravel(), flat).sum(axis=1)
-    power = np.take((tables.power * resolved[:, None] ** 2).astype(np.float32).ravel(), flat).sum(axis=1)
+    used = resolved >= MIN_RESOLVED
+    states, against, places = _candidates(np.ascontiguousarray(patches).tobytes(), used.tobytes())
+    shares = resolved[used, None]
+    match = (tables.match[used] * shares).astype(np.float32).ravel().take(places).sum(axis=1)
+    power = float((tables.power[used] * shares**2).max(axis=1).sum())
     good = tables.power > 0.2 * np.median(tables.power)
     noise = float(np.median(tables.match[good] ** 2 / tables.power[good])) / CHI2_MEDIAN if good.any() else 1.0
-    gain = np.maximum(match, 0) ** 2 / np.maximum(power, 1e-3 * float(power.max()) + 1e-12) / max(noise, 1e-12) / 2
-    best = int(np.argmax(gain - 0.5 * (shapes**2 / _prior_sd()[3:] ** 2).sum(axis=1)))
-    return np.asarray(shapes[best] + np.log(radius_nm) * np.eye(6)[0])
+    gain = np.maximum(match, 0) ** 2 / max(power * noise, 1e-12) / 2
+    best = states[int(np.argmax(gain - against))]
+    return np.concatenate([best[:3] * radius_nm, best[3:] + np.log(radius_nm) * np.eye(6)[0]])
 
 
 def _prior_sd() -> Floats:
@@ -240,8 +258,8 @@ def fit_ellipsoid(
     set_ : DirectionSet
         Directions in which they were sampled.
     tilt : Tilt
-    start : array (6,)
-        Numbers of M to begin with.
+    start : array (9,)
+        Centre and numbers of M to begin with.
     radius_nm : float
         Of the fitted sphere, about which the prior lies.
     steps : int
@@ -258,7 +276,7 @@ def fit_ellipsoid(
     target = np.concatenate([np.zeros(3), [np.log(radius_nm)], np.zeros(5)])
     unit = np.concatenate([np.full(3, radius_nm), np.ones(6)])
     prior = _prior_sd() * unit
-    state = np.concatenate([np.zeros(3), start])
+    state = start
     robust = np.ones(len(patches))
     typical = float(np.median(tables.power.max(axis=1)))
     noise, beyond = 0.0, np.zeros(len(patches))
