@@ -2,7 +2,8 @@
 
 An extra to `refine`, whose spheres stay as they are. Noise makes the longest axis of a sphere come out longer than the
 shortest, and the missing wedge leaves the extent along z open. A vesicle is therefore flagged by a test against all
-spheres, and another against all ellipsoids of a tolerated elongation, both with the whole covariance of the shape.
+spheres, and another against all ellipsoids of a tolerated elongation, both with the whole covariance of the shape. What
+all vesicles are longer or shorter along the beam is put down to the tomogram (wedge, blur, a wrong step in z).
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import gammaincc
 
 from deepvesicle.fitting.ellipsoid_fit import (
@@ -63,6 +63,8 @@ FEATURES = (
     "elongation",
     "sigma_elongation",
 )
+#: With fewer vesicles nothing is known of what they have in common.
+MIN_POPULATION = 8
 #: Range of the tilt where it is not known, degrees.
 _USUAL_TILT_DEG = (-60.0, 60.0)
 #: Directions along which each vesicle is sampled.
@@ -121,7 +123,8 @@ def fit_ellipsoids(
         ``eccentricity`` = sqrt(1 - c^2 / a^2) and ``elongation`` = a / c, as fitted: noise makes those of a sphere
         larger than 0 and 1; ``sigma_elongation``, one standard deviation of it, what the missing wedge leaves open
         included. REFINED rows that are clearly not round become DOUBTFUL, with the axes as the reason; DOUBTFUL ones
-        get the reason added. MANUAL and REJECTED rows keep status and reason.
+        get the reason added. A stretch along the beam that they share (eight or more) flags none. MANUAL and REJECTED
+        rows keep status and reason.
     """
     tilt = (settings.tilt_range_deg or _USUAL_TILT_DEG, settings.tilt_axis)
     rows = [int(row) for row in np.flatnonzero(vesicles.accepted)]
@@ -137,25 +140,27 @@ def fit_ellipsoids(
     kept = {row: sampled(row) for row in rows[:: max(1, -(-len(rows) // _MAX_LEARNED))]}
     template = _learn(list(kept.values()), tilt)
     features = {name: np.full(len(vesicles), np.nan) for name in FEATURES}
-    flagged = np.zeros(len(vesicles), dtype=bool)
-    reasons = [""] * len(vesicles)
+    fits: dict[int, EllipsoidFit] = {}
     for done, row in enumerate(rows):
         rays = kept[row] if row in kept else sampled(row)
         fit = _fit(rays, template, tilt)
         if fit is not None:
-            values = _describe(fit, float(half[row]))
-            for name, value in zip(FEATURES, values, strict=True):
+            fits[row] = fit
+            for name, value in zip(FEATURES, _describe(fit, float(half[row])), strict=True):
                 features[name][row] = value
-            flagged[row] = _is_not_round(fit)
-            a, b, c = values[:3]
-            reasons[row] = f"not round: axes {a:.1f}, {b:.1f} and {c:.1f} nm"
         if progress is not None:
             progress(done + 1, len(rows))
-    return _flagged(vesicles, flagged, reasons).with_features(**features)
+    return _flagged(vesicles.with_features(**features), fits)
 
 
-def _flagged(vesicles: Vesicles, rows: NDArray[np.bool_], reasons: list[str]) -> Vesicles:
+def _flagged(vesicles: Vesicles, fits: dict[int, EllipsoidFit]) -> Vesicles:
     """Make rows DOUBTFUL where that may be; what an earlier call said of roundness is replaced."""
+    rows = np.zeros(len(vesicles), dtype=bool)
+    common = _common_shape(list(fits.values()))
+    for row, fit in fits.items():
+        rows[row] = _is_not_round(fit, common)
+    axes = zip(*(vesicles.features[name] for name in FEATURES[:3]), strict=True)
+    reasons = [f"not round: axes {a:.1f}, {b:.1f} and {c:.1f} nm" for a, b, c in axes]
     may = vesicles.has_status(Status.REFINED, Status.DOUBTFUL)
     kept = tuple(
         "; ".join(part for part in old.split("; ") if not part.startswith("not round: ")) if m and r else old
@@ -272,11 +277,19 @@ def _describe(fit: EllipsoidFit, half_nm: float) -> Floats:
     return np.array([a, b, c, *longest, np.sqrt(max(1 - (c / a) ** 2, 0.0)), a / c, sigma])
 
 
-def _is_not_round(fit: EllipsoidFit) -> bool:
+def _common_shape(fits: list[EllipsoidFit]) -> Floats:
+    """What the vesicles of a tomogram share (5,): the median stretch along the beam; 0 where they are few."""
+    common = np.zeros(5)
+    if len(fits) >= MIN_POPULATION:
+        common[0] = np.median([fit.shape[1] for fit in fits])
+    return common
+
+
+def _is_not_round(fit: EllipsoidFit, common: Floats) -> bool:
     """Whether no sphere looks like this, and no pair of directions within `MAX_ELONGATION` does either."""
     if fit.significance < MIN_FLAGGING:
         return False
-    shape, covariance = fit.shape[1:], fit.covariance[4:, 4:]
+    shape, covariance = fit.shape[1:] - common, fit.covariance[4:, 4:]
     p = float(gammaincc(len(shape) / 2, shape @ np.linalg.pinv(covariance) @ shape / 2))
     lattice = mirrored_directions(192)
     terms = quadratic_terms(lattice[lattice[:, 0] > 0])[:, 1:]

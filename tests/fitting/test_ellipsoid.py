@@ -207,6 +207,21 @@ def test_spheres_beside_the_vesicle_will_do_to_begin_with(rng):
     assert flags(fitted).mean() >= 0.75
 
 
+def test_a_stretch_that_all_share_is_the_tomogram_s(rng):
+    """A wrong step in z makes no vesicle doubtful, nor does it hide one that is long in the plane."""
+    voxel, shape = 2.2, (80, 131, 120)
+    centres, radii = scattered(rng, shape, voxel, (15, 21), 12, gap_nm=14)
+    lengths = radii[:, None] * voxel * np.array([1.35, 1.0, 1.0])
+    lengths[0, 1:] *= 1.25, 0.85
+    axes = [np.stack([Z, X, Y], axis=1)] * len(radii)
+    tomogram = ellipsoid_tomogram(rng, shape, voxel, centres, lengths, axes, contrast=1.2)
+    status = [Status.REFINED] * len(radii)
+    start = Vesicles.from_spheres(tomogram.grid, centres, 1.05 * radii + HALF_THICKNESS_NM / voxel, status=status)
+    fitted = fit_ellipsoids(tomogram, start, settings_for(60))
+    assert list(flags(fitted)) == [True] + [False] * (len(radii) - 1)
+    assert np.median(fitted.features["elongation"]) > 1.2
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_any_sphere_between_the_axes_will_do_to_begin_with(rng, share):
     """A fit of spheres may take the waist of a long vesicle for the whole, or its mean, and be off its centre."""
