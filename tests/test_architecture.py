@@ -22,6 +22,7 @@ FLOORS: dict[str, int] = {
     "deepvesicle": 0,  # the version
     "imod_bridge": 0,
     "errors": 0,
+    "cores": 0,
     "grid": 1,
     "settings": 1,
     "spheres": 2,

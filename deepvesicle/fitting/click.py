@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from deepvesicle.cores import usable_cores
 from deepvesicle.fitting.features import half_thickness
-from deepvesicle.fitting.profile import HALF_BILAYER_NM, Floats, landmarks
+from deepvesicle.fitting.profile import HALF_BILAYER_NM, Floats
 from deepvesicle.fitting.rays import fit_shells
 from deepvesicle.fitting.shell_fit import Template, learned_template
 from deepvesicle.fitting.shell_model import (
@@ -154,7 +154,7 @@ def fit_marks(
             fitter.find(progress)
             fitter.settle()
             fitter.fit_together()
-        half = _half_thickness(others, fitter.profile, voxel)
+        half = _half_thickness(others, fitter.profile)
     return _table(tomogram, marks, centres, radii, half, proposal)
 
 
@@ -362,13 +362,12 @@ def _size_prior(radii_nm: Floats) -> Callable[[float], float]:
     return lambda radius: -1.5 * float(np.log1p((np.log(radius) - middle) ** 2 / (2 * spread**2)))
 
 
-def _half_thickness(known: Vesicles, profile: Profile, voxel_nm: float) -> float:
+def _half_thickness(known: Vesicles, profile: Profile) -> float:
     """Half the thickness of the membranes, nm: as of the vesicles already there, else from the profile."""
     thickness = known.grid.length_to_nm(known.thickness_vox[np.isfinite(known.thickness_vox)])
     if len(thickness):
         return float(np.median(thickness)) / 2
-    inflection = landmarks(Profile.offsets_nm(), profile.values).inflection_nm
-    half = float(half_thickness(np.array([inflection]), voxel_nm)[0])
+    half = float(half_thickness(np.array([profile.landmarks.inflection_nm]))[0])
     return half if np.isfinite(half) else HALF_BILAYER_NM
 
 

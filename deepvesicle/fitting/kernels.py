@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Array = NDArray[np.float32]
 Integers = NDArray[np.int64]
+Triple = tuple[int, int, int]
+Place = tuple[float, float, float]
 
 
 def _compiled(function: Any) -> Any:
@@ -103,12 +105,12 @@ def candidate_sums(distance: Array, match: Array, power: Array, scale: float, fi
 
 @_compiled
 def draw_shell(
-    out: Array, mask: Array, table: Array, start: Integers, stop: Integers, centre: Floats, radius: float,
+    out: Array, mask: Array, table: Array, start: Triple, stop: Triple, centre: Place, radius: float,
     voxel: float, reach: float, step: float, factor: float,
 ) -> None:  # fmt: skip
     """Add a profile swept round a centre to a volume, times a mask and a factor; places in nm from the first voxel."""
     inner2, outer2 = max(radius - reach, 0.0) ** 2, (radius + reach) ** 2
-    last = len(table) - 1
+    last = len(table) - 2
     for i in range(start[0], stop[0]):
         z = i * voxel - centre[0]
         for j in range(start[1], stop[1]):
@@ -121,18 +123,20 @@ def draw_shell(
                 square = flat2 + x * x
                 if square < inner2 or square > outer2:
                     continue
-                index = min(max(int((np.sqrt(square) - radius + reach) / step + 1.5), 0), last)
-                out[i, j, k] += np.float32(factor) * table[index] * mask[i, j, k]
+                place = (np.sqrt(square) - radius + reach) / step + 1
+                low = min(max(int(place), 0), last)
+                part = place - low
+                out[i, j, k] += factor * ((1 - part) * table[low] + part * table[low + 1]) * mask[i, j, k]
 
 
 @_compiled
 def shell_products(
-    pull: Array, mask: Array, table: Array, slope: Array, start: Integers, stop: Integers, centre: Floats,
+    pull: Array, mask: Array, table: Array, slope: Array, start: Triple, stop: Triple, centre: Place,
     radius: float, voxel: float, reach: float, step: float,
 ) -> Floats:  # fmt: skip
     """Inner products (5,) of a volume with the derivatives of a rendered shell by z, y, x, radius and depth."""
     inner2, outer2 = max(radius - reach, 0.0) ** 2, (radius + reach) ** 2
-    last = len(table) - 1
+    last = len(table) - 2
     found = np.zeros(5)
     for i in range(start[0], stop[0]):
         z = i * voxel - centre[0]
@@ -148,10 +152,12 @@ def shell_products(
                 if square < inner2 or square > outer2:
                     continue
                 distance = np.sqrt(square)
-                index = min(max(int((distance - radius + reach) / step + 1.5), 0), last)
+                place = (distance - radius + reach) / step + 1
+                low = min(max(int(place), 0), last)
+                part = place - low
                 weight = pull[i, j, k] * mask[i, j, k]
-                plain += table[index] * weight
-                force = slope[index] * weight
+                plain += ((1 - part) * table[low] + part * table[low + 1]) * weight
+                force = ((1 - part) * slope[low] + part * slope[low + 1]) * weight
                 found[3] -= force
                 force /= max(distance, 1e-3)
                 steep += force
@@ -165,7 +171,7 @@ def shell_products(
 
 @_compiled
 def knot_products(
-    pull: Array, mask: Array, knots: int, start: Integers, stop: Integers, centre: Floats, radius: float,
+    pull: Array, mask: Array, knots: int, start: Triple, stop: Triple, centre: Place, radius: float,
     voxel: float, reach: float, step: float,
 ) -> Floats:  # fmt: skip
     """Inner products (knots,) of a volume with the shells that each knot of a piecewise linear profile stands for."""

@@ -26,10 +26,9 @@ WORKING_VOXEL_NM = 2.1
 #: Half thickness of a lipid bilayer, nm: half of the head-to-head distance of fluid phosphatidylcholine bilayers,
 #: 3.7-3.8 nm (Nagle and Tristram-Nagle, Biochim. Biophys. Acta 1469 (2000) 159-195).
 HALF_BILAYER_NM = 1.9
-#: The two leaflets of a bilayer, 2 to 3.5 nm apart, make one minimum when smoothed with this sigma, nm.
-MERGE_LEAFLETS_NM = 1.2
-#: What a membrane's half thickness can be, nm.
-HALF_THICKNESS_RANGE_NM = (1.5, 4.5)
+#: Profiles are smoothed with this sigma, nm, before landmarks are looked for: the leaflets of a bilayer, 2 to 3.7 nm
+#: apart, make one minimum then, whether they are resolved or not.
+MERGE_LEAFLETS_NM = 2.0
 
 
 @dataclass(frozen=True)

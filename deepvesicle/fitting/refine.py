@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepvesicle.cores import usable_cores
-from deepvesicle.fitting.features import measure, membrane_thickness
+from deepvesicle.fitting.features import OUTER_SD_NM, half_thickness, measure, membrane_thickness
 from deepvesicle.fitting.joint import JointFit
+from deepvesicle.fitting.looks import PATCH_FEATURES, patch_features, relative_depth
 from deepvesicle.fitting.profile import HALF_BILAYER_NM, Floats
 from deepvesicle.fitting.rays import (
     MAX_MOVE,
@@ -47,13 +48,16 @@ _FITTED_COLUMNS = (
 #: Where less than this range of tilts shows in the tomogram, degrees, the fit on rays has the last word: along the beam
 #: it comes back to the same place more often.
 NARROW_DEG = 80.0
-#: A sphere that explains the tomogram better by less than this, in log-likelihood, was not found: it has five parameters
+#: A sphere that explains the tomogram better by less than this, in log-likelihood, was not found: five parameters were
 #: chosen to make it so.
 MIN_GAIN = 7.0
-#: Rounds of the joint fit, and steps of each fit in them.
-_ROUNDS, _STEPS = 2, 8
-#: The joint fit polishes what was found on rays: it has lost the sphere if it goes further, nm and share of the radius.
-_MAX_POLISH_NM, _MAX_POLISH = 12.0, 0.6
+#: Rounds of the joint fit, steps of each fit in them, and how many spheres a profile is learned from, clear or not.
+_ROUNDS, _STEPS, _LEAST_EXAMPLES = 2, 8, 4
+#: What the SDs of the joint fit, of centre and radius, are multiplied by: clutter and deformation are not in the model;
+#: and the log-likelihood gain below which they grow further, as faint membranes have rivals. From simulated tomograms.
+_JOINT_SIGMAS, _FAINT_GAIN = (1.0, 1.1), 10.0
+#: Fits with a lower log-likelihood gain than this are tried again from the start spheres, scaled by these factors.
+_CLEAR_GAIN, _SECOND_LOOKS = 18.0, (1.0, 0.85, 1.18)
 
 
 def refine(
@@ -82,8 +86,8 @@ def refine(
         The same rows. Fitted ones are REFINED (or still DOUBTFUL, if they were), with `radii_vox` to the membrane's
         outer edge, `membrane_radii_vox` to its middle, and one-sigma uncertainties of the fit; those without a
         membrane, or whose fit ran away, keep their start sphere and are DOUBTFUL with a reason.
-        Features: see `features.measure`, and ``fit_residual_nm``, ``sphericity``, ``coverage``, ``membrane_z``, ``likelihood_gain``,
-        ``shift_nm``, ``fit_failed``.
+        Features: see `features.measure`, and ``fit_residual_nm``, ``sphericity``, ``coverage``, ``membrane_z``,
+        ``likelihood_gain``, ``shift_nm``, ``fit_failed``.
     """
     whitening = estimate_whitening(tomogram, settings.tilt_axis)
     settings = resolved(tomogram, settings, whitening)
@@ -101,13 +105,16 @@ def refine(
         )
         low, high = whitening.tilts_deg
         joint: dict[int, ModelFit] = {}
+        half_nm = None
         if high - low < NARROW_DEG:
             template = fit_round(Task.FIT, tomogram, work, free, ~rejected, template, settings, pool.map, counter)
         else:
-            joint = _fit_together(tomogram, whitening, work, free, fixed, pool.map, counter)
+            joint, half_nm = _fit_together(
+                tomogram, whitening, work, free, fixed, template, settings, pool.map, counter
+            )
             template = fit_round(Task.LOOK, tomogram, work, free, ~rejected, template, settings, pool.map, counter)
     failed = _failures(work, joint, free, voxel_nm)
-    thickness = membrane_thickness(PROFILE_NM, work.profiles, work.profile_halves, trust(work), voxel_nm) / voxel_nm
+    thickness = membrane_thickness(PROFILE_NM, work.profiles, work.profile_halves, trust(work), half_nm) / voxel_nm
     return _table(tomogram, vesicles, work, joint, free, failed, thickness, settings, template)
 
 
@@ -129,37 +136,78 @@ def _fit_together(
     work: RayFits,
     free: list[int],
     fixed: NDArray[np.bool_],
+    template: Template,
+    settings: RefinementSettings,
     mapping: Mapping,
     counter: _Counter,
-) -> dict[int, ModelFit]:
-    """Fit all spheres as one model of the tomogram, from what was found on rays; those that stay near it count."""
+) -> tuple[dict[int, ModelFit], float | None]:
+    """Fit all spheres as one model of the tomogram, from what was found on rays; their places go into `work`.
+
+    Returns
+    -------
+    fits : dict of row to ModelFit
+    half_nm : float or None
+        Half thickness of the membranes, as the learned profile has it.
+    """
     voxel = tomogram.grid.voxel_nm
     significance = trust(work)
     clear = significance > 0
     present = clear | fixed
-    best = np.argsort(-significance, kind="stable")[: int(clear.sum())].tolist()
-    rows = [row for row in free if (fit := work.fits[row]) is not None and fit.amplitude > 0]
+    rows = [row for row in free if (ray := work.fits[row]) is not None and ray.amplitude > 0]
     if not rows:
-        return {}
+        return {}, None
     spheres = [Sphere(c * voxel, float(r * voxel)) for c, r in zip(work.centres, work.radii, strict=True)]
     fits = JointFit(tomogram, whitening, spheres, mapping)
+    best = sorted(rows, key=lambda row: -_significance(work, row))[: max(int(clear.sum()), _LEAST_EXAMPLES)]
     fits.learn(best, present)
+    if not np.any(fits.profile.values):
+        return {}, None  # no dark membrane on the whole
     for _ in range(_ROUNDS):
         fits.learn(best, present)
         fits.fit(rows, present, _STEPS, counter)
-    found = {}
+    for scale in _SECOND_LOOKS:
+        weak = [row for row in rows if (one := fits.fits[row]) is None or one.gain < _CLEAR_GAIN]
+        _look_again(fits, work, weak, scale, present, template, settings)
+    found = {row: one for row in rows if (one := fits.fits[row]) is not None}
+    for row, one in found.items():
+        work.centres[row], work.radii[row] = one.sphere.centre_nm / voxel, one.sphere.radius_nm / voxel
+    half = float(half_thickness(np.array([fits.profile.landmarks.inflection_nm]))[0])
+    return found, half if np.isfinite(half) else None
+
+
+def _significance(work: RayFits, row: int) -> float:
+    fit = work.fits[row]
+    return 0.0 if fit is None else fit.significance
+
+
+def _look_again(
+    fits: JointFit,
+    work: RayFits,
+    rows: list[int],
+    scale: float,
+    present: NDArray[np.bool_],
+    template: Template,
+    settings: RefinementSettings,
+) -> None:
+    """Search from the start spheres once more, scaled, with all that is known by now; the better fit stays."""
+    voxel = fits.tomogram.grid.voxel_nm
+    again = RayFits.starting(
+        np.array([s.centre_nm for s in fits.spheres]) / voxel,
+        np.array([s.radius_nm for s in fits.spheres]) / voxel,
+        work.half,
+    )
+    again.centres[rows], again.radii[rows] = work.start_centres[rows], scale * work.start_radii[rows]
+    again.start_centres, again.start_radii = again.centres.copy(), again.radii.copy()
+    fit_round(Task.SEARCH, fits.tomogram, again, rows, present, template, settings, fits.mapping, None)
+    rows = [row for row in rows if again.fits[row] is not None and not again.has_run_away(row)]
+    before = {row: (fits.spheres[row], fits.fits[row]) for row in rows}
     for row in rows:
-        joint = fits.fits[row]
-        if joint is None:
-            continue
-        limit = max(_MAX_POLISH_NM, _MAX_POLISH * float(work.radii[row]) * voxel)
-        moved = np.append(
-            joint.sphere.centre_nm - spheres[row].centre_nm, joint.sphere.radius_nm - spheres[row].radius_nm
-        )
-        if np.linalg.norm(moved) < limit:
-            found[row] = joint
-            work.centres[row], work.radii[row] = joint.sphere.centre_nm / voxel, joint.sphere.radius_nm / voxel
-    return found
+        fits.spheres[row] = Sphere(again.centres[row] * voxel, float(again.radii[row] * voxel))
+    fits.fit(rows, present, _STEPS)
+    for row, (sphere, old) in before.items():
+        new = fits.fits[row]
+        if new is None or (old is not None and old.gain >= new.gain):
+            fits.spheres[row], fits.fits[row] = sphere, old
 
 
 def _failures(work: RayFits, joint: dict[int, ModelFit], rows: list[int], voxel_nm: float) -> dict[int, str]:
@@ -180,7 +228,8 @@ def _failures(work: RayFits, joint: dict[int, ModelFit], rows: list[int], voxel_
                 f"not fitted: the radius ran from {start * voxel_nm:.1f} to {work.radii[row] * voxel_nm:.1f} nm"
             )
         elif row in joint:
-            if joint[row].gain < MIN_GAIN:
+            # Filters and whitening can take a clear membrane's gain away, but not how it stands out on rays.
+            if joint[row].gain < MIN_GAIN and fit.significance < needed + 3:
                 reasons[row] = f"no membrane found (log-likelihood gain {joint[row].gain:.1f})"
         elif fit.amplitude <= 0 or fit.significance < needed:
             reasons[row] = f"no membrane found (contrast {fit.significance:.1f} standard errors)"
@@ -211,7 +260,7 @@ def _table(
     columns["thickness_vox"][fitted] = thickness[fitted]
     columns["radii_vox"][fitted] = work.radii[fitted] + thickness[fitted] / 2
     names = ("fit_residual_nm", "sphericity", "coverage", "membrane_z", "likelihood_gain", "shift_nm")
-    features = {name: np.full(len(vesicles), np.nan) for name in names}
+    features = {name: np.full(len(vesicles), np.nan) for name in (*names, *PATCH_FEATURES, "relative_depth")}
     for row in free:
         fit = work.fits[row]
         if fit is None:
@@ -219,12 +268,19 @@ def _table(
         features["coverage"][row] = fit.coverage
         features["membrane_z"][row] = fit.significance
         features["likelihood_gain"][row] = joint[row].gain if row in joint else np.nan
+        features["relative_depth"][row] = relative_depth(joint[row]) if row in joint else np.nan
+        for name, value in patch_features(fit).items():
+            features[name][row] = value
         features["shift_nm"][row] = np.linalg.norm(work.centres[row] - work.start_centres[row]) * voxel_nm
         if not fitted[row]:
             continue
         covariance = joint[row].covariance if row in joint else fit.covariance_nm2
-        columns["sigma_centres_vox"][row] = np.sqrt(np.trace(covariance[:3, :3]) / 3) / voxel_nm
-        columns["sigma_radii_vox"][row] = np.sqrt(covariance[3, 3]) / voxel_nm
+        factors = np.ones(2)
+        if row in joint:
+            factors = np.array(_JOINT_SIGMAS) * np.sqrt(1 + _FAINT_GAIN / max(joint[row].gain, 1.0))
+        columns["sigma_centres_vox"][row] = factors[0] * np.sqrt(np.trace(covariance[:3, :3]) / 3) / voxel_nm
+        # The edge is as uncertain for all vesicles of a tomogram alike.
+        columns["sigma_radii_vox"][row] = np.hypot(factors[1] * np.sqrt(covariance[3, 3]), OUTER_SD_NM) / voxel_nm
         weights = fit.patch_weights
         rms = float(np.sqrt((weights * fit.residuals_nm**2).sum() / max(float(weights.sum()), 1e-12)))
         features["fit_residual_nm"][row] = rms

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from deepvesicle.fitting.kernels import draw_shell, knot_products, shell_products
-from deepvesicle.fitting.profile import Floats, landmarks, read_box, shell_template, working_binning
+from deepvesicle.fitting.profile import Floats, Landmarks, landmarks, read_box, shell_template, working_binning
 from deepvesicle.fitting.whitening import Whitening
 from deepvesicle.grid import Tomogram
 
@@ -43,7 +43,7 @@ _ALONG = ((-1, 1, 1), (1, -1, 1), (1, 1, -1))
 #: Inner products are taken from tables where so much outside the membrane's middle lies in the box, nm.
 _NEAR_NM = 5.0
 #: Longest step of a fit, nm, and the step that ends it.
-_MAX_STEP_NM, _LAST_STEP_NM = 2.0, 0.02
+_MAX_STEP_NM, _LAST_STEP_NM = 2.0, 0.008
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,11 @@ class Profile:
         slope = np.gradient(self.values, _TABLE_STEP_NM)
         padded = [np.concatenate([[0.0], table, [0.0]]).astype(np.float32) for table in (self.values, slope)]
         return padded[0], padded[1]
+
+    @cached_property
+    def landmarks(self) -> Landmarks:
+        """Where its membrane lies."""
+        return landmarks(self.offsets_nm(), self.values)
 
     def index(self, offsets_nm: Array) -> NDArray[np.int32]:
         """Where offsets lie in `tables`."""
@@ -154,13 +159,9 @@ class Patch:
 
     def around(self, sphere: Sphere) -> tuple[tuple[slice, ...], list[Array], Array]:
         """The part of the box within reach of a sphere: region, axes relative to the centre, and distance, nm."""
-        reach = sphere.radius_nm + REACH_NM
         region, axes = [], []
         for axis in range(3):
-            centre = float(sphere.centre_nm[axis] - self.origin_nm[axis])
-            size = self.values.shape[axis]
-            start = min(max(ceil((centre - reach) / self.voxel_nm), 0), size)
-            stop = min(max(floor((centre + reach) / self.voxel_nm) + 1, start), size)
+            centre, start, stop = self._range(sphere, axis)
             region.append(slice(start, stop))
             line = (np.arange(start, stop) * self.voxel_nm - centre).astype(np.float32)
             axes.append(line.reshape(_ALONG[axis]))
@@ -189,13 +190,19 @@ class Patch:
         reach = self._reach_of(sphere)[:-1]
         return np.asarray(knot_products(volume, self.mask, len(_KNOTS_NM), *reach, _KNOT_STEP_NM))
 
+    def _range(self, sphere: Sphere, axis: int) -> tuple[float, int, int]:
+        """Place of the centre along an axis, nm from the first voxel, and the voxels within reach of the sphere."""
+        centre = float(sphere.centre_nm[axis] - self.origin_nm[axis])
+        reach = sphere.radius_nm + REACH_NM
+        size = self.values.shape[axis]
+        start = min(max(ceil((centre - reach) / self.voxel_nm), 0), size)
+        stop = min(max(floor((centre + reach) / self.voxel_nm) + 1, start), size)
+        return centre, start, stop
+
     def _reach_of(self, sphere: Sphere) -> tuple[Any, ...]:
         """What the loops over a sphere's voxels need: their range, the sphere, and the steps of voxels and tables."""
-        centre = sphere.centre_nm - self.origin_nm
-        reach = sphere.radius_nm + REACH_NM
-        start = np.clip(np.ceil((centre - reach) / self.voxel_nm), 0, self.values.shape).astype(np.int64)
-        stop = np.clip(np.floor((centre + reach) / self.voxel_nm) + 1, start, self.values.shape).astype(np.int64)
-        return start, stop, centre, float(sphere.radius_nm), float(self.voxel_nm), REACH_NM, _TABLE_STEP_NM
+        centre, start, stop = zip(*(self._range(sphere, axis) for axis in range(3)), strict=True)
+        return start, stop, centre, float(sphere.radius_nm), self.voxel_nm, REACH_NM, _TABLE_STEP_NM
 
 
 def cut_patch(
@@ -216,9 +223,9 @@ def cut_patch(
     region = tuple(slice(0, n) for n in box.values.shape)
     mask[region] = inside
     values = np.zeros(shape, dtype=np.float32)
-    values[region] = (box.values - np.average(box.values, weights=inside)) * inside
+    values[region] = (box.values - np.vdot(box.values, inside) / inside.sum()) * inside
     inner = tuple(slice(_EDGE_VOX, n - _EDGE_VOX) for n in box.values.shape)
-    return Patch(values, mask, box.origin_vox * voxel, size, whitening.on(shape, size), inner)
+    return Patch(values, mask, box.origin_vox * voxel, float(size), whitening.on(shape, size), inner)
 
 
 def _soft_edge(count: int) -> Array:
@@ -311,6 +318,7 @@ def fit_sphere(
         gradient[4] += (1 - sphere.depth) / _DEPTH_SD**2
         hessian[4, 4] += 1 / _DEPTH_SD**2
         hessian[np.arange(5), np.arange(5)] *= 1.001
+        hessian[np.arange(5), np.arange(5)] += 1e-9 * float(np.trace(hessian))
         move = np.linalg.solve(hessian, gradient)
         longest = float(np.abs(move[:4]).max())
         if longest < _LAST_STEP_NM and step >= 1:
@@ -415,7 +423,7 @@ def learn_profile(
     precision = (np.eye(count) + bend.T @ bend) / sd**2
     values = np.linalg.solve(matrix + precision, vector + precision @ (depth * usual))
     found = Profile.from_knots(values)
-    middle = landmarks(Profile.offsets_nm(), found.values).middle_nm
+    middle = found.landmarks.middle_nm
     if not np.isfinite(middle):
         return Profile(depth * prior.values), 0.0
     offsets = Profile.offsets_nm()

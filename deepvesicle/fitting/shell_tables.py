@@ -53,7 +53,10 @@ class ShellTables:
             key = (id(profile), rung)
             if key not in self._normals:
                 patch, sphere = self._example(_LADDER**rung)
-                self._normals[key] = normal_matrix(patch, sphere, profile)
+                table = normal_matrix(patch, sphere, profile)
+                # A whole sphere is even about its centre; what is left is where this one lies between the voxels.
+                table[:3, 3:] = table[3:, :3] = 0.0
+                self._normals[key] = table
             return self._normals[key]
 
         return self._between(make, radius_nm)

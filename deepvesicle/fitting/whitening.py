@@ -22,8 +22,10 @@ from deepvesicle.grid import Tomogram
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
 
-#: Edge of the boxes that the spectrum is averaged over, working voxels, and how many are taken.
-BOX, BOXES = 48, 32
+#: Edge of the boxes that the spectrum is averaged over, working voxels, 32 of them.
+BOX = 48
+#: Where those in one corner of the volume lie: shares of the way that the first voxel of a box can take (z, y, x).
+_PLACES = np.array([[0.2, 0.08, 0.35], [0.4, 0.2, 0.47]])
 #: Cycles per working voxel between which the wedge shows best: long waves leak over its edges, short ones are filtered.
 WEDGE_BAND = (0.12, 0.42)
 #: The wedge ends where the power rises to this share of what it is beside it. Without a direction along the beam that
@@ -194,14 +196,16 @@ def _mean_power(tomogram: Tomogram, binning: int) -> Floats:
     """Mean |FFT|^2 of windowed boxes per voxel (Welch's method), zero frequency in the middle of z and y."""
     shape = np.asarray(tomogram.grid.shape_zyx)
     edge = np.minimum(BOX * binning, shape)
-    # The same places in every run: a lattice that fills the volume evenly (Roberts' generalised golden ratio).
-    steps = np.array([0.8191725134, 0.6710436067, 0.5497004779])
-    places = (0.5 + np.arange(BOXES)[:, None] * steps) % 1
+    room = shape - edge
+    # The same boxes in every run, however the volume lies on disk: mirrored along all axes, y and x exchanged.
+    places = np.concatenate([_PLACES, _PLACES[:, [0, 2, 1]]])
+    near = np.rint(places * room).astype(int)
+    sides = np.stack(np.meshgrid([0, 1], [0, 1], [0, 1], indexing="ij"), axis=-1).reshape(-1, 1, 3)
+    starts = np.where(sides == 1, room - near, near).reshape(-1, 3)
     total = np.zeros((BOX, BOX, BOX // 2 + 1))
     weight = 0.0
-    for place in places:
-        centre = edge / 2 + place * (shape - edge) - 0.5
-        box = read_box(tomogram, centre, float(BOX * binning / 2), binning)
+    for start in starts:
+        box = read_box(tomogram, start + (edge - 1) / 2, (edge - 1) / 2 - 0.25, binning)
         if box is None or not np.isfinite(box.values).all():
             continue
         values = box.values[:BOX, :BOX, :BOX]

@@ -16,6 +16,7 @@ from scipy import fft, ndimage, sparse
 
 from deepvesicle.grid import Grid, Tomogram
 from deepvesicle.phantom.scene import Scene
+from deepvesicle.phantom.shapes import HEAD_SHARE
 from deepvesicle.spheres import inside_fractions
 from deepvesicle.vesicles import Vesicles
 
@@ -260,7 +261,7 @@ def _noise_gain(signal: Field, noise: Field, truth: Vesicles, contrast: float, r
     whole = truth.select(truth.features["inside_fraction"] > 0.999) if len(truth) else truth
     gains = []
     for i in range(min(len(whole), 40)):
-        belt = _belt(signal, whole.centres_vox[i], whole.membrane_radii_vox[i], whole.thickness_vox[i])
+        belt = _belt(signal, whole.centres_vox[i], whole.membrane_radii_vox[i], whole.thickness_vox[i] / HEAD_SHARE)
         if belt is None:
             continue
         step, structure_variance = belt

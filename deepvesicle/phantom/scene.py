@@ -15,7 +15,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deepvesicle.grid import Grid
-from deepvesicle.phantom.shapes import Bilayer, Field, add_ball, add_compartment, add_tube, scatter_blobs, smooth_step
+from deepvesicle.phantom.shapes import (
+    HEAD_SHARE,
+    Bilayer,
+    Field,
+    add_ball,
+    add_compartment,
+    add_tube,
+    scatter_blobs,
+    smooth_step,
+)
 from deepvesicle.phantom.surroundings import Surroundings
 from deepvesicle.spheres import fibonacci_directions, inside_fractions
 from deepvesicle.vesicles import Status, Vesicles
@@ -102,7 +111,7 @@ def placed_scene(
     centres_nm : array (N, 3)
         Of the vesicles, z, y, x; they may lie outside the volume.
     radii_nm : array (N,)
-        Outer radii.
+        Outer radii; the true ones come within 0.1 nm, as thicknesses vary.
     lookalikes : sequence of (str, array (3,))
         What, one of `LOOKALIKES`, and where.
     crowding : float
@@ -122,8 +131,10 @@ def placed_scene(
         if what not in LOOKALIKES:
             raise ValueError(f"unknown look-alike {what!r}, expected one of {', '.join(LOOKALIKES)}")
         builder._lookalike(what, np.asarray(place, dtype=float))
+    # From the outer plane of head groups to where the density ends, which is what the builder counts in.
+    beyond = (1 - HEAD_SHARE) / 2 * builder.membrane.thickness_nm
     for centre, radius in zip(np.asarray(centres_nm, dtype=float).reshape(-1, 3), np.ravel(radii_nm), strict=True):
-        builder._add(Kind.SYNAPTIC, centre, float(radius), spread)
+        builder._add(Kind.SYNAPTIC, centre, float(radius) + beyond, spread)
     return builder.finish()
 
 
@@ -133,7 +144,7 @@ class _Builder(Surroundings):
     def __init__(self, rng: np.random.Generator, shape_zyx: tuple[int, int, int], voxel_nm: float) -> None:
         super().__init__(rng, shape_zyx, voxel_nm)
         self.centres: list[NDArray[np.float64]] = []
-        self.rows: list[tuple[float, float, Kind]] = []  # middle radius, thickness, kind
+        self.rows: list[tuple[float, float, Kind]] = []  # middle radius, thickness over all, kind
         self.decor: list[NDArray[np.float64]] = []  # protein places on membranes
 
     # -- scenes ------------------------------------------------------------------------------------------------------
@@ -349,7 +360,8 @@ class _Builder(Surroundings):
         if not self.rows:
             return Scene(canvas.density, grid, Vesicles.empty(grid))
         middle = np.array([row[0] for row in self.rows])
-        thickness = np.array([row[1] for row in self.rows])
+        # The outer edge is the outer plane of head groups, as where the thickness of bilayers is measured.
+        thickness = HEAD_SHARE * np.array([row[1] for row in self.rows])
         vesicles = Vesicles.from_spheres(
             grid,
             np.array(self.centres) / canvas.voxel_nm,

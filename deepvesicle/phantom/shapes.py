@@ -44,6 +44,10 @@ class Canvas:
         return axes[0][:, None, None], axes[1][None, :, None], axes[2][None, None, :]
 
 
+#: Distance between a bilayer's planes of head groups, as a share of its thickness over all.
+HEAD_SHARE = 0.62
+
+
 @dataclass(frozen=True)
 class Bilayer:
     """A lipid bilayer: two leaflets of head groups with the less dense tails between.
@@ -51,7 +55,8 @@ class Bilayer:
     Parameters
     ----------
     thickness_nm : float
-        From outer edge to outer edge.
+        Over all: between the places outside where the density of the head groups has fallen to half. The planes of head
+        groups themselves are `HEAD_SHARE` of it apart.
     density : float
         Of the head groups.
     """
@@ -63,7 +68,7 @@ class Bilayer:
         """Density at signed distances from the bilayer's middle."""
         head_sigma = 0.17 * self.thickness_nm
         sigma = np.float32(np.hypot(head_sigma, 0.35 * voxel_nm))
-        shift = np.float32(0.31 * self.thickness_nm)
+        shift = np.float32(HEAD_SHARE / 2 * self.thickness_nm)
         scale = np.float32(self.density * head_sigma / sigma)
         d = np.abs(distance_nm).astype(np.float32)
         leaflets = np.exp(-0.5 * ((d - shift) / sigma) ** 2) + np.exp(-0.5 * ((d + shift) / sigma) ** 2)

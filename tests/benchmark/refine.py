@@ -149,13 +149,14 @@ def trial(
     *,
     voxel_nm: float | None = None,
     lookalikes: float = 0.0,
+    size_nm: Floats = SIZE_NM,
 ) -> Trial:
     """Simulate a case: vesicles placed by a function, a share of the places given to look-alikes."""
     rng = np.random.default_rng(seed)
     voxel = float(rng.uniform(1.8, 2.6)) if voxel_nm is None else voxel_nm
     centres, radii = place(rng)
     beyond = round(BEYOND_NM / voxel)
-    shape = np.round(SIZE_NM / voxel).astype(int)
+    shape = np.round(size_nm / voxel).astype(int)
     false = np.zeros(len(centres), dtype=bool)
     false[rng.permutation(len(centres))[: round(lookalikes * len(centres))]] = True
     kinds = [str(rng.choice(LOOKALIKES)) for _ in range(int(false.sum()))]
