@@ -6,13 +6,13 @@ phantoms, where the truth is known; they are kept in the model's config.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepvesicle.fitting.logistic import Logistic, probability
 from deepvesicle.vesicles import Vesicles
 
 Floats = NDArray[np.float64]
@@ -38,81 +38,17 @@ TRAITS = (
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """A fitted logistic regression.
+class Evidence(Logistic):
+    """How the traits of a sphere (`evidence_table`) are weighed."""
 
-    Parameters
-    ----------
-    middle, spread, weights : float arrays (len(TRAITS),)
-        A sphere's traits are shifted and scaled before they are weighted.
-    bias : float
-    """
-
-    middle: Floats
-    spread: Floats
-    weights: Floats
-    bias: float
+    traits: ClassVar[tuple[str, ...]] = TRAITS
 
     def probability(self, vesicles: Vesicles) -> Floats:
         """Probability of each sphere to be a vesicle, (N,); NaN where the network has said nothing."""
         if len(vesicles) == 0:
             return np.zeros(0)
-        table = (evidence_table(vesicles) - self.middle) / self.spread
-        value = 1 / (1 + np.exp(-np.clip(table @ self.weights + self.bias, -30, 30)))
+        value = probability(self.log_odds(evidence_table(vesicles)))
         return np.where(np.isfinite(mask_scores(vesicles)), value, np.nan)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain dictionary for a model's config."""
-        rows = zip(self.middle.tolist(), self.spread.tolist(), self.weights.tolist(), strict=True)
-        traits = {
-            name: {"middle": round(m, 5), "spread": round(s, 5), "weight": round(w, 5)}
-            for name, (m, s, w) in zip(TRAITS, rows, strict=True)
-        }
-        return {"bias": round(self.bias, 5), "traits": traits}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Evidence:
-        """Read what `to_json` wrote.
-
-        Raises
-        ------
-        KeyError, TypeError, ValueError
-            A trait is missing or not a number.
-        """
-        rows = [content["traits"][name] for name in TRAITS]
-        middle, spread, weights = (
-            np.array([float(row[key]) for row in rows]) for key in ("middle", "spread", "weight")
-        )
-        return cls(middle, spread, weights, float(content["bias"]))
-
-    @classmethod
-    def learn(cls, table: Floats, true: NDArray[np.bool_], penalty: float = 1.0) -> Evidence:
-        """Fit the weights by penalised maximum likelihood (Newton steps).
-
-        Parameters
-        ----------
-        table : array (N, len(TRAITS))
-            From `evidence_table`, of several tomograms.
-        true : bool array (N,)
-            Which rows are vesicles.
-        penalty : float
-            Of the squared weights (ridge).
-        """
-        middle, spread = table.mean(axis=0), table.std(axis=0)
-        spread = np.where(spread > 1e-3, spread, 1.0)  # a constant trait tells nothing
-        design = np.column_stack([(table - middle) / spread, np.ones(len(table))])
-        ridge = np.diag([penalty] * table.shape[1] + [1e-6])
-        weights = np.zeros(design.shape[1])
-        target = true.astype(float)
-        for _ in range(50):
-            value = 1 / (1 + np.exp(-np.clip(design @ weights, -30, 30)))
-            gradient = design.T @ (target - value) - ridge @ weights
-            curvature = (design * (value * (1 - value))[:, None]).T @ design + ridge
-            step = np.linalg.solve(curvature, gradient)
-            weights += np.clip(step, -2.0, 2.0)
-            if np.abs(step).max() < 1e-6:
-                break
-        return cls(middle, spread, weights[:-1], float(weights[-1]))
 
 
 def mask_scores(vesicles: Vesicles) -> Floats:

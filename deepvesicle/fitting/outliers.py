@@ -6,13 +6,12 @@ count as vesicles; REJECTED rows keep everything they had, and their reason.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaincc
 
 from deepvesicle.fitting.evidence import MASK_SCORE
+from deepvesicle.fitting.likeness import likeness
+from deepvesicle.fitting.looks import default_looks
 from deepvesicle.settings import OutlierSettings, ProposalSettings
 from deepvesicle.spheres import inside_fractions
 from deepvesicle.vesicles import Status, Vesicles
@@ -20,8 +19,8 @@ from deepvesicle.vesicles import Status, Vesicles
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-#: A sphere the network is this sure of is not rejected for its looks; nor is one without a score, which a person
-#: placed.
+#: A sphere the network is this sure of is not rejected for its looks, nor for being unlike the others; nor is one
+#: without a score that looks so much like a vesicle.
 CONFIDENT_SCORE = 0.9
 #: A sphere without a membrane and with a score below this is rejected.
 LOW_SCORE = 0.5
@@ -33,12 +32,10 @@ SOLID_CONTRAST = -0.5
 DUPLICATE_DISTANCE = 0.6
 #: A sphere inside another and smaller than this share of its radius is a vesicle within a vesicle.
 NESTED_SIZE = 0.6
-#: With fewer spheres there is no telling which is unusual.
-MIN_POPULATION = 4
 
 
 def judge(vesicles: Vesicles, settings: OutlierSettings, proposal: ProposalSettings) -> Vesicles:
-    """Set DOUBTFUL and REJECTED with their reasons, by size, place, duplicates, overlap, membrane and likeness.
+    """Set DOUBTFUL and REJECTED with their reasons: size, place, duplicates, overlap, looks, membrane and likeness.
 
     Parameters
     ----------
@@ -51,8 +48,10 @@ def judge(vesicles: Vesicles, settings: OutlierSettings, proposal: ProposalSetti
     Returns
     -------
     Vesicles
-        The same rows with new statuses and reasons, and the feature ``likeness_p``: the chi-square p of the robust
-        Mahalanobis distance from the other spheres (1 where it was not tested). MANUAL and REJECTED rows keep both.
+        The same rows with new statuses and reasons, and the features ``looks``: how much it looks like a vesicle in
+        the tomogram alone, 0..1 (`deepvesicle.fitting.looks`; NaN where that is not known), and ``likeness_p``: the
+        chi-square p of the robust Mahalanobis distance from the other spheres (1 where it was not tested). MANUAL and
+        REJECTED rows keep status and reason.
     """
     result = vesicles
     rows, reasons = _size(result, proposal)
@@ -64,6 +63,7 @@ def judge(vesicles: Vesicles, settings: OutlierSettings, proposal: ProposalSetti
     rows, reasons = _overlaps(result, settings)
     result = _mark(result, rows, Status.DOUBTFUL, reasons)
     result = _scores(result, settings)
+    result = _looks(result, settings)
     result = _membranes(result)
     return _likeness(result, settings)
 
@@ -202,6 +202,20 @@ def _scores(vesicles: Vesicles, settings: OutlierSettings) -> Vesicles:
     return _mark(result, score < settings.doubtful_score, Status.DOUBTFUL, texts)
 
 
+def _looks(vesicles: Vesicles, settings: OutlierSettings) -> Vesicles:
+    """Spheres that look like something else, where no calibrated score tells what they are."""
+    looks, words = default_looks().judge(vesicles)
+    result = vesicles.with_features(looks=looks)
+    sure = np.isfinite(vesicles.scores) & ((vesicles.scores >= CONFIDENT_SCORE) | (MASK_SCORE in vesicles.features))
+    judged = ~sure & ~vesicles.has_status(Status.MANUAL, Status.REJECTED)
+    texts = [f"does not look like a vesicle: {text} ({p:.2f})" for text, p in zip(words, looks, strict=True)]
+    reject = judged & (looks < settings.rejected_score)
+    # If hardly anything looks like a vesicle, it may be the tomogram that is unlike those that looks were learned on.
+    if 2 * int(reject.sum()) <= int((judged & np.isfinite(looks)).sum()):
+        result = _mark(result, reject, Status.REJECTED, texts)
+    return _mark(result, judged & (looks < settings.doubtful_score), Status.DOUBTFUL, texts)
+
+
 def _membranes(vesicles: Vesicles) -> Vesicles:
     """Spheres on which no membrane is seen."""
     depth, contrast = _feature(vesicles, "membrane_z"), _feature(vesicles, "contrast")
@@ -222,105 +236,13 @@ def _membranes(vesicles: Vesicles) -> Vesicles:
     return _mark(result, weak & ~reject, Status.DOUBTFUL, texts)
 
 
-@dataclass(frozen=True)
-class _Trait:
-    """A feature in which vesicles resemble one another.
-
-    Parameters
-    ----------
-    words : str
-        For the user.
-    values : array (n,)
-    tolerance : float
-        Least spread (SD) that counts as usual, whatever the population's.
-    """
-
-    words: str
-    values: Floats
-    tolerance: float
-
-
-def _traits(vesicles: Vesicles, rows: Mask) -> list[_Trait]:
-    """The features to compare. Being better than the others is not unusual: correlation and residual count one way."""
-
-    def level(values: Floats) -> float:
-        known = values[rows & np.isfinite(values)]
-        return float(np.median(known)) if len(known) else np.nan
-
-    membrane, contrast = _feature(vesicles, "membrane_density"), _feature(vesicles, "contrast")
-    alike = np.arctanh(np.clip(_feature(vesicles, "profile_correlation"), -0.999, 0.999))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        uneven = np.log(_feature(vesicles, "fit_residual_nm") / vesicles.radii_nm)
-        size = np.log(vesicles.radii_nm)
-    uneven[~np.isfinite(uneven)] = np.nan
-    found = [
-        # Real populations mix vesicles of 20 and 60 nm.
-        _Trait("radius", size, 0.4),
-        _Trait("membrane thickness", vesicles.grid.length_to_nm(vesicles.thickness_vox), 0.6),
-        _Trait("membrane density", membrane, 0.25 * abs(level(membrane)) + 0.05),
-        _Trait("contrast", contrast, 0.3 * abs(level(contrast)) + 0.05),
-        _Trait("membrane profile", np.minimum(alike, level(alike)), 0.5),
-        _Trait("roundness", np.maximum(uneven, level(uneven)), 0.35),
-    ]
-    return [t for t in found if np.isfinite(t.values[rows]).sum() >= MIN_POPULATION]
-
-
-def robust_distances(values: Floats, tolerances: Floats) -> Floats:
-    """Squared robust Mahalanobis distances of the rows of a table from its bulk.
-
-    Location and scatter come from the half of the rows nearest the medians, refined by concentration steps (the
-    FAST-MCD idea; Rousseeuw and Van Driessen, Technometrics 41 (1999) 212-223), in units of MAD or tolerance,
-    whichever is larger. With few rows the scatter is drawn towards a diagonal one and widened.
-
-    Parameters
-    ----------
-    values : array (n, k)
-        NaN counts as usual.
-    tolerances : array (k,)
-        Least SD of each column.
-
-    Returns
-    -------
-    array (n,)
-    """
-    n, k = values.shape
-    middle = np.nanmedian(values, axis=0)
-    mad = 1.4826 * np.nanmedian(np.abs(values - middle), axis=0)
-    scaled = np.nan_to_num((values - middle) / np.maximum(mad, tolerances))
-    half = (n + k + 1) // 2
-    distances = (scaled**2).sum(axis=1)
-    location, scatter = np.zeros(k), np.eye(k)
-    if n > 4 * k:
-        for _ in range(5):
-            bulk = scaled[np.argsort(distances, kind="stable")[:half]]
-            location = bulk.mean(axis=0)
-            covariance = np.cov(bulk, rowvar=False).reshape(k, k)
-            sd = np.sqrt(np.maximum(np.diag(covariance), 1e-12))
-            # Only the correlations are taken from the bulk: its spread is that of its middle half.
-            correlation = covariance / np.outer(sd, sd)
-            trust = n / (n + 10.0 * k)
-            scatter = trust * correlation + (1 - trust) * np.eye(k)
-            np.fill_diagonal(scatter, 1.0)
-            offsets = scaled - location
-            distances = np.einsum("ij,ij->i", offsets @ np.linalg.inv(scatter), offsets)
-    return np.asarray(distances / (1 + 4.0 / max(n, 1)) ** 2)
-
-
 def _likeness(vesicles: Vesicles, settings: OutlierSettings) -> Vesicles:
     """Spheres unlike the others."""
     failed = np.nan_to_num(_feature(vesicles, "fit_failed")) > 0
-    rows = ~failed & ~vesicles.has_status(Status.REJECTED)
-    p = np.ones(len(vesicles))
-    texts = [""] * len(vesicles)
-    traits = _traits(vesicles, rows) if rows.sum() >= MIN_POPULATION else []
-    if traits:
-        values = np.stack([t.values[rows] for t in traits], axis=1)
-        tolerances = np.array([max(t.tolerance, 1e-9) for t in traits])
-        p[rows] = gammaincc(len(traits) / 2, robust_distances(values, tolerances) / 2)
-        spread = np.abs(values - np.nanmedian(values, axis=0)) / tolerances
-        for row, which in zip(np.flatnonzero(rows), np.argmax(np.nan_to_num(spread), axis=1), strict=True):
-            texts[row] = f"unlike the others, mostly in its {traits[which].words} (p = {p[row]:.1g})"
-    sure = ~(vesicles.scores < CONFIDENT_SCORE)
+    p, texts = likeness(vesicles, ~failed & ~vesicles.has_status(Status.REJECTED))
+    # Where there is no score, its looks tell; where they are not known, a person placed it.
+    word = np.where(np.isnan(vesicles.scores), _feature(vesicles, "looks"), vesicles.scores)
+    sure = ~(word < CONFIDENT_SCORE)
     result = _mark(vesicles, (p < settings.rejected_p) & ~sure, Status.REJECTED, texts)
     result = _mark(result, p < settings.doubtful_p, Status.DOUBTFUL, texts)
     return result.with_features(likeness_p=p)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deepvesicle.fitting.outliers import judge, robust_distances, shared_volume
+from deepvesicle.fitting.likeness import robust_distances
+from deepvesicle.fitting.outliers import judge, shared_volume
 from deepvesicle.grid import Grid
 from deepvesicle.settings import OutlierSettings, ProposalSettings
 from deepvesicle.vesicles import Status, Vesicles
@@ -162,7 +163,7 @@ def test_no_membrane(score, expected, rng):
 )
 def test_spheres_unlike_the_others(score, expected, rng):
     table = population(rng, 80)
-    table = with_feature(table, 7, membrane_density=-0.1, contrast=0.05, profile_correlation=0.1, fit_residual_nm=3.0)
+    table = with_feature(table, 7, membrane_density=-0.1, contrast=0.05, profile_correlation=0.1, fit_residual_nm=4.0)
     judged = judge(table.replace(scores=put(table.scores, 7, score)), OUTLIERS, PROPOSAL)
     assert judged.status[7] is expected and "unlike the others" in judged.reasons[7]
     assert judged.features["likeness_p"][7] < 1e-6
