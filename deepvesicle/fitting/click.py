@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from deepvesicle.cores import usable_cores
-from deepvesicle.fitting.features import half_thickness
+from deepvesicle.fitting.features import OUTER_SD_NM, Place
 from deepvesicle.fitting.profile import HALF_BILAYER_NM, Floats
 from deepvesicle.fitting.rays import fit_shells
 from deepvesicle.fitting.shell_fit import Template, learned_template
@@ -146,7 +146,7 @@ def fit_marks(
     radii = np.asarray(radii_vox, dtype=float).reshape(-1)
     voxel = tomogram.grid.voxel_nm
     marks = [_mark(c * voxel, r * voxel, proposal) for c, r in zip(centres, radii, strict=True)]
-    half = HALF_BILAYER_NM
+    place = Place(0.0, HALF_BILAYER_NM)
     if marks:
         others = known.select(known.accepted)
         with ThreadPoolExecutor(max_workers=min(usable_cores(), len(marks))) as pool:
@@ -154,8 +154,8 @@ def fit_marks(
             fitter.find(progress)
             fitter.settle()
             fitter.fit_together()
-        half = _half_thickness(others, fitter.profile)
-    return _table(tomogram, marks, centres, radii, half, proposal)
+        place = _place(others, fitter.profile)
+    return _table(tomogram, marks, centres, radii, place, proposal)
 
 
 def _mark(place: Floats, radius: float, proposal: ProposalSettings) -> _Mark:
@@ -362,13 +362,13 @@ def _size_prior(radii_nm: Floats) -> Callable[[float], float]:
     return lambda radius: -1.5 * float(np.log1p((np.log(radius) - middle) ** 2 / (2 * spread**2)))
 
 
-def _half_thickness(known: Vesicles, profile: Profile) -> float:
-    """Half the thickness of the membranes, nm: as of the vesicles already there, else from the profile."""
+def _place(known: Vesicles, profile: Profile) -> Place:
+    """Where the membranes lie: as the profile has it, and as thick as those of the vesicles already there."""
+    place = Place.in_profile(profile.offsets_nm(), profile.values) or Place(0.0, HALF_BILAYER_NM)
     thickness = known.grid.length_to_nm(known.thickness_vox[np.isfinite(known.thickness_vox)])
     if len(thickness):
-        return float(np.median(thickness)) / 2
-    half = float(half_thickness(np.array([profile.landmarks.inflection_nm]))[0])
-    return half if np.isfinite(half) else HALF_BILAYER_NM
+        return Place(place.middle_nm, place.middle_nm + float(np.median(thickness)) / 2)
+    return place
 
 
 def _table(
@@ -376,7 +376,7 @@ def _table(
     marks: Sequence[_Mark],
     centres: Floats,
     radii: Floats,
-    half_nm: float,
+    lies: Place,
     proposal: ProposalSettings,
 ) -> Vesicles:
     """The fits as rows."""
@@ -388,7 +388,7 @@ def _table(
     features = {name: np.full(n, np.nan) for name in ("membrane_z", "likelihood_gain", "shift_nm")}
     status, reasons = [], []
     for row, mark in enumerate(marks):
-        verdict, reason = _verdict(mark, half_nm, proposal)
+        verdict, reason = _verdict(mark, lies.outer_nm, proposal)
         status.append(verdict)
         reasons.append(reason)
         features["membrane_z"][row] = mark.z
@@ -398,11 +398,12 @@ def _table(
             continue
         sphere = mark.fit.sphere
         out_centres[row] = sphere.centre_nm / voxel
-        out_radii[row] = (sphere.radius_nm + half_nm) / voxel
-        middle[row], thickness[row] = sphere.radius_nm / voxel, 2 * half_nm / voxel
+        out_radii[row] = (sphere.radius_nm + lies.outer_nm) / voxel
+        middle[row] = (sphere.radius_nm + lies.middle_nm) / voxel
+        thickness[row] = 2 * (lies.outer_nm - lies.middle_nm) / voxel
         variance = np.diag(mark.fit.covariance)
         sigma_centre[row] = _SIGMA_CENTRE * np.sqrt(max(variance[:3].mean(), 0.0)) / voxel
-        sigma_radius[row] = _SIGMA_RADIUS * np.sqrt(max(variance[3], 0.0)) / voxel
+        sigma_radius[row] = np.hypot(_SIGMA_RADIUS * np.sqrt(max(variance[3], 0.0)), OUTER_SD_NM) / voxel
         features["shift_nm"][row] = np.linalg.norm(sphere.centre_nm - mark.place)
     inside = inside_fractions(tomogram.grid, out_centres, out_radii)
     features["inside_fraction"] = inside
@@ -424,12 +425,12 @@ def _table(
     )
 
 
-def _verdict(mark: _Mark, half_nm: float, proposal: ProposalSettings) -> tuple[Status, str]:
+def _verdict(mark: _Mark, outer_nm: float, proposal: ProposalSettings) -> tuple[Status, str]:
     """How good a fit is, and why not better."""
     if mark.fit is None:
         return Status.REJECTED, "not fitted: no membrane found around it"
     sphere, gain = mark.fit.sphere, mark.fit.gain
-    radius = sphere.radius_nm + half_nm
+    radius = sphere.radius_nm + outer_nm
     if np.linalg.norm(sphere.centre_nm - mark.place) > radius:
         return Status.REJECTED, "not fitted: the fit ran away from the mark"
     slack = _SIGMA_RADIUS * float(np.sqrt(max(mark.fit.covariance[3, 3], 0.0)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,26 +23,28 @@ from deepvesicle.settings import RefinementSettings
 from deepvesicle.spheres import inside_fractions
 from deepvesicle.vesicles import Vesicles
 
-#: The outer edge of a membrane lies so far outside its middle, nm, where the outer inflection of its (smoothed) profile
-#: does so by the second figure; and it moves with it by so much. From simulated tomograms of known outer radii
-#: (tests/benchmark/edge.py): the rest has an SD of 0.10 nm over voxel size, defocus, filters and thickness.
-OUTER_NM, INFLECTION_NM, OUTER_SLOPE = 1.27, 2.7, 0.50
+#: Where a membrane lies about the minimum of its (smoothed) profile. Its outer edge: so far outside, nm, where the
+#: outer inflection of the profile is the second figure away; and it moves with that by so much. Its middle: so far
+#: outside where both inflections are equally far; and it moves by so much where the outer one is the further one.
+#: From simulated tomograms of known radii (tests/benchmark/edge.py), over voxel size, defocus, filters and thickness.
+OUTER_NM, INFLECTION_NM, OUTER_SLOPE = 1.21, 2.7, 0.54
+MIDDLE_NM, MIDDLE_SLOPE = 0.04, 0.85
 #: SD of what that leaves open, nm, shared by the vesicles of a tomogram.
-OUTER_SD_NM = 0.12
-#: What a membrane's half thickness can be, nm.
-HALF_THICKNESS_RANGE_NM = (0.9, 3.5)
-#: With fewer vesicles their thicknesses are taken to be equal.
+OUTER_SD_NM = 0.1
+#: How far the outer edge can lie outside the middle of a membrane, nm.
+HALF_THICKNESS_RANGE_NM = (0.8, 3.5)
+#: With fewer vesicles their membranes are taken to be equal.
 MIN_FOR_SPREAD = 10
-#: How far the half thickness of one vesicle may lie from that of the others, nm.
+#: How far the edge of one vesicle may lie from where those of the others do, nm.
 MAX_OWN_NM = 0.8
 #: Names of the features that `measure` returns.
 FEATURES = ("membrane_density", "lumen_density", "contrast", "profile_correlation", "inside_fraction")
 
 
-def membrane_thickness(
-    offsets_nm: Floats, profiles: Floats, halves: Floats, trust: Floats, common_nm: float | None = None
-) -> Floats:
-    """Thickness of each membrane, nm, from the profiles across it: twice the way from its middle to its outer edge.
+def places(
+    offsets_nm: Floats, profiles: Floats, halves: Floats, trust: Floats, common: Place | None = None
+) -> tuple[Floats, Floats]:
+    """Where the membranes lie about the minima of their profiles, nm.
 
     Differences between vesicles count as far as the two halves of each vesicle's directions agree on them.
 
@@ -48,35 +52,63 @@ def membrane_thickness(
     ----------
     offsets_nm : array (r,)
     profiles : array (n, r)
-        About the middle of each membrane; NaN where there is none.
+        About the minimum of each membrane; NaN where there is none.
     halves : array (n, 2, r)
     trust : array (n,)
         Weight in the mean over the tomogram.
-    common_nm : float, optional
-        Half thickness over the tomogram, where it is known from a better profile than the mean of these.
+    common : Place, optional
+        Over the tomogram, where it is known from a better profile than the mean of these.
 
     Returns
     -------
-    array (n,)
+    middle, outer : arrays (n,)
+        How far middle and outer edge lie outside the minimum.
     """
     n = len(profiles)
     trusted = trust > 0
-    common = HALF_BILAYER_NM if common_nm is None else common_nm
+    if common is None and np.any(trusted):
+        common = Place.in_profile(offsets_nm, np.average(profiles[trusted], axis=0, weights=trust[trusted]))
+    if common is None:
+        common = Place(0.0, HALF_BILAYER_NM)
+    middle, outer = np.full(n, common.middle_nm), np.full(n, common.outer_nm)
     if not np.any(trusted):
-        return np.full(n, 2 * common)
-    if common_nm is None:
-        usual = np.average(profiles[trusted], axis=0, weights=trust[trusted])
-        found = half_thickness(landmark_table(offsets_nm, usual[None, :])[:, 1])[0]
-        common = float(found) if np.isfinite(found) else common
-    each = half_thickness(landmark_table(offsets_nm, profiles)[:, 1])
-    split = half_thickness(landmark_table(offsets_nm, halves.reshape(2 * n, -1))[:, 1]).reshape(n, 2)
+        return middle, outer
+    each = outer_offset(landmark_table(offsets_nm, profiles)[:, 1])
+    split = outer_offset(landmark_table(offsets_nm, halves.reshape(2 * n, -1))[:, 1]).reshape(n, 2)
     known = trusted & np.isfinite(each) & np.all(np.isfinite(split), axis=1)
     if known.sum() < MIN_FOR_SPREAD:
-        return np.full(n, 2 * common)
+        return middle, outer
     noise = (_spread(split[known, 0] - split[known, 1]) / 2) ** 2
     reliability = max(0.0, 1 - noise / max(_spread(each[known]) ** 2, 1e-12))
     own = np.where(known, np.clip(each - np.median(each[known]), -MAX_OWN_NM, MAX_OWN_NM), 0.0)
-    return np.asarray(2 * np.clip(common + reliability * own, *HALF_THICKNESS_RANGE_NM))
+    return middle, middle + np.clip(outer + reliability * own - middle, *HALF_THICKNESS_RANGE_NM)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a membrane lies about the minimum of its profile, nm.
+
+    Parameters
+    ----------
+    middle_nm : float
+        How far its middle lies outside.
+    outer_nm : float
+        How far its outer edge does.
+    """
+
+    middle_nm: float
+    outer_nm: float
+
+    @classmethod
+    def in_profile(cls, offsets_nm: Floats, values: Floats) -> Place | None:
+        """From a mean profile (r,) whose minimum is at offset 0; None where there is no dark line between flanks."""
+        outer = float(landmark_table(offsets_nm, values[None, :])[0, 1])
+        inner = float(landmark_table(offsets_nm, values[None, ::-1])[0, 1])
+        if not (np.isfinite(outer) and np.isfinite(inner)):
+            return None
+        middle = float(np.clip(MIDDLE_NM + MIDDLE_SLOPE * (outer - inner), -MAX_OWN_NM, MAX_OWN_NM))
+        edge = float(outer_offset(np.array([outer]))[0])
+        return cls(middle, max(edge, middle + HALF_THICKNESS_RANGE_NM[0]))
 
 
 def _spread(values: Floats) -> float:
@@ -84,11 +116,12 @@ def _spread(values: Floats) -> float:
     return 1.4826 * float(np.median(np.abs(values - np.median(values))))
 
 
-def half_thickness(inflection_nm: Floats) -> Floats:
-    """Way from a membrane's middle to its outer edge (nm), for outer inflections at distances (n,); NaN stays NaN.
+def outer_offset(inflection_nm: Floats) -> Floats:
+    """Way from the minimum of a membrane's profile to its outer edge (nm), for outer inflections at distances (n,).
 
     The published method takes the sharpest bend before the outer fringe for the edge, which moves with the blur. The
-    inflection moves less, and how far the true edge lies inside it is known from simulations: see `OUTER_NM`.
+    inflection moves less, and how far the true edge lies inside it is known from simulations: see `OUTER_NM`. NaN stays
+    NaN.
     """
     half = OUTER_NM + OUTER_SLOPE * (np.asarray(inflection_nm, dtype=float) - INFLECTION_NM)
     return np.asarray(np.clip(half, *HALF_THICKNESS_RANGE_NM))

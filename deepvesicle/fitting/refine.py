@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepvesicle.cores import usable_cores
-from deepvesicle.fitting.features import OUTER_SD_NM, half_thickness, measure, membrane_thickness
+from deepvesicle.fitting.features import OUTER_SD_NM, Place, measure, places
 from deepvesicle.fitting.joint import JointFit
 from deepvesicle.fitting.looks import PATCH_FEATURES, patch_features, relative_depth
 from deepvesicle.fitting.profile import HALF_BILAYER_NM, Floats
@@ -105,17 +105,15 @@ def refine(
         )
         low, high = whitening.tilts_deg
         joint: dict[int, ModelFit] = {}
-        half_nm = None
+        common = None
         if high - low < NARROW_DEG:
             template = fit_round(Task.FIT, tomogram, work, free, ~rejected, template, settings, pool.map, counter)
         else:
-            joint, half_nm = _fit_together(
-                tomogram, whitening, work, free, fixed, template, settings, pool.map, counter
-            )
+            joint, common = _fit_together(tomogram, whitening, work, free, fixed, template, settings, pool.map, counter)
             template = fit_round(Task.LOOK, tomogram, work, free, ~rejected, template, settings, pool.map, counter)
     failed = _failures(work, joint, free, voxel_nm)
-    thickness = membrane_thickness(PROFILE_NM, work.profiles, work.profile_halves, trust(work), half_nm) / voxel_nm
-    return _table(tomogram, vesicles, work, joint, free, failed, thickness, settings, template)
+    lies = places(PROFILE_NM, work.profiles, work.profile_halves, trust(work), common)
+    return _table(tomogram, vesicles, work, joint, free, failed, lies, settings, template)
 
 
 class _Counter:
@@ -140,14 +138,14 @@ def _fit_together(
     settings: RefinementSettings,
     mapping: Mapping,
     counter: _Counter,
-) -> tuple[dict[int, ModelFit], float | None]:
+) -> tuple[dict[int, ModelFit], Place | None]:
     """Fit all spheres as one model of the tomogram, from what was found on rays; their places go into `work`.
 
     Returns
     -------
     fits : dict of row to ModelFit
-    half_nm : float or None
-        Half thickness of the membranes, as the learned profile has it.
+    place : Place or None
+        Of the membranes, as the learned profile has it.
     """
     voxel = tomogram.grid.voxel_nm
     significance = trust(work)
@@ -171,8 +169,7 @@ def _fit_together(
     found = {row: one for row in rows if (one := fits.fits[row]) is not None}
     for row, one in found.items():
         work.centres[row], work.radii[row] = one.sphere.centre_nm / voxel, one.sphere.radius_nm / voxel
-    half = float(half_thickness(np.array([fits.profile.landmarks.inflection_nm]))[0])
-    return found, half if np.isfinite(half) else None
+    return found, Place.in_profile(fits.profile.offsets_nm(), fits.profile.values)
 
 
 def _significance(work: RayFits, row: int) -> float:
@@ -245,7 +242,7 @@ def _table(
     joint: dict[int, ModelFit],
     free: list[int],
     failed: dict[int, str],
-    thickness: Floats,
+    lies: tuple[Floats, Floats],
     settings: RefinementSettings,
     template: Template,
 ) -> Vesicles:
@@ -256,9 +253,10 @@ def _table(
     fitted[list(failed)] = False
     columns = {name: np.array(getattr(vesicles, name)) for name in _FITTED_COLUMNS}
     columns["centres_vox"][fitted] = work.centres[fitted]
-    columns["membrane_radii_vox"][fitted] = work.radii[fitted]
-    columns["thickness_vox"][fitted] = thickness[fitted]
-    columns["radii_vox"][fitted] = work.radii[fitted] + thickness[fitted] / 2
+    middle, outer = (offset[fitted] / voxel_nm for offset in lies)
+    columns["membrane_radii_vox"][fitted] = work.radii[fitted] + middle
+    columns["thickness_vox"][fitted] = 2 * (outer - middle)
+    columns["radii_vox"][fitted] = work.radii[fitted] + outer
     names = ("fit_residual_nm", "sphericity", "coverage", "membrane_z", "likelihood_gain", "shift_nm")
     features = {name: np.full(len(vesicles), np.nan) for name in (*names, *PATCH_FEATURES, "relative_depth")}
     for row in free:

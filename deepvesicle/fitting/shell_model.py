@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from deepvesicle.fitting.kernels import draw_shell, knot_products, shell_products
-from deepvesicle.fitting.profile import Floats, Landmarks, landmarks, read_box, shell_template, working_binning
+from deepvesicle.fitting.profile import Floats, landmarks, read_box, shell_template, working_binning
 from deepvesicle.fitting.whitening import Whitening
 from deepvesicle.grid import Tomogram
 
@@ -79,11 +79,6 @@ class Profile:
         slope = np.gradient(self.values, _TABLE_STEP_NM)
         padded = [np.concatenate([[0.0], table, [0.0]]).astype(np.float32) for table in (self.values, slope)]
         return padded[0], padded[1]
-
-    @cached_property
-    def landmarks(self) -> Landmarks:
-        """Where its membrane lies."""
-        return landmarks(self.offsets_nm(), self.values)
 
     def index(self, offsets_nm: Array) -> NDArray[np.int32]:
         """Where offsets lie in `tables`."""
@@ -423,7 +418,7 @@ def learn_profile(
     precision = (np.eye(count) + bend.T @ bend) / sd**2
     values = np.linalg.solve(matrix + precision, vector + precision @ (depth * usual))
     found = Profile.from_knots(values)
-    middle = found.landmarks.middle_nm
+    middle = landmarks(Profile.offsets_nm(), found.values).middle_nm
     if not np.isfinite(middle):
         return Profile(depth * prior.values), 0.0
     offsets = Profile.offsets_nm()

@@ -1,8 +1,8 @@
 """Where the outer edge of a membrane lies in its learned profile: how the constants of `fitting.features` were found.
 
-Run by hand: ``python -m tests.benchmark.edge [first seed] [number of phantoms]``. Phantoms under random imaging conditions
-and voxel sizes of 0.9 to 3 nm are fitted; the true outer radius less the fitted radius of the membrane's middle is
-regressed robustly on the outer inflection of the profile.
+Run by hand: ``python -m tests.benchmark.edge [first seed] [number of phantoms]``. Phantoms under random imaging
+conditions and voxel sizes of 0.9 to 3 nm are fitted; the true outer radius less that of the profile's minimum is
+regressed robustly on the outer inflection of the profile, and the true radius of the middle on both inflections.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 
 from deepvesicle.fitting import features, refine
 from deepvesicle.fitting.joint import JointFit
+from deepvesicle.fitting.profile import landmarks
 from deepvesicle.phantom.imaging import random_imaging
 from deepvesicle.settings import RefinementSettings
 from deepvesicle.vesicles import Status, Vesicles
@@ -32,8 +33,10 @@ class Sample:
     voxel: float
     defocus: float
     filtered: bool
-    inflection: float
-    edge: float  # outer edge less the fitted middle
+    outer: float  # way to the outer inflection of the profile
+    inner: float  # ... and to the inner one
+    edge: float  # outer edge less the minimum of the profile
+    middle: float  # middle of the membrane less that minimum
 
 
 def sample(number: int) -> Sample | None:
@@ -71,28 +74,42 @@ def sample(number: int) -> Sample | None:
     good = fit.has_status(Status.REFINED)
     if not fits or good.sum() < LEAST or np.nanmedian(fit.features["likelihood_gain"]) < CLEAR_GAIN:
         return None
-    edge = float(np.median((truth.radii_vox - fit.membrane_radii_vox)[good])) * voxel
-    inflection = fits[0].profile.landmarks.inflection_nm
-    if not np.isfinite(inflection):
+    profile = fits[0].profile
+    outer, inner = (
+        landmarks(profile.offsets_nm(), values).inflection_nm for values in (profile.values, profile.values[::-1])
+    )
+    place = features.Place.in_profile(profile.offsets_nm(), profile.values)
+    if place is None:
         return None
-    return Sample(voxel, imaging.defocus_nm, imaging.filter != "none", inflection, edge)
+    lowest = fit.membrane_radii_vox * voxel - place.middle_nm
+    edge = float(np.median((truth.radii_nm - lowest)[good]))
+    middle = float(np.median((truth.membrane_radii_vox * voxel - lowest)[good]))
+    return Sample(voxel, imaging.defocus_nm, imaging.filter != "none", outer, inner, edge, middle)
+
+
+def robust_line(x: Floats, y: Floats) -> tuple[float, float, float]:
+    """Value at 0, slope, and robust SD of the rest, of a line through points (n,), (n,)."""
+    design = np.column_stack([np.ones(len(x)), x])
+    weights = np.ones(len(x))
+    for _ in range(50):
+        line = np.linalg.solve((design * weights[:, None]).T @ design, (design * weights[:, None]).T @ y)
+        rest = y - design @ line
+        spread = 1.4826 * float(np.median(np.abs(rest)))
+        weights = 1 / (1 + (rest / (1.5 * spread)) ** 2)
+    return float(line[0]), float(line[1]), spread
 
 
 def main() -> None:
     """Print the constants and what they leave."""
     first, count = (int(word) for word in (sys.argv[1:] + ["0", "150"])[:2])
     found = [one for one in (sample(first + i) for i in range(count)) if one is not None]
-    inflection = np.array([one.inflection for one in found])
-    edge = np.array([one.edge for one in found])
-    design = np.column_stack([np.ones(len(found)), inflection - features.INFLECTION_NM])
-    weights = np.ones(len(found))
-    for _ in range(50):
-        line = np.linalg.solve((design * weights[:, None]).T @ design, (design * weights[:, None]).T @ edge)
-        rest = edge - design @ line
-        spread = 1.4826 * float(np.median(np.abs(rest)))
-        weights = 1 / (1 + (rest / (1.5 * spread)) ** 2)
-    print(f"{len(found)} phantoms: OUTER_NM = {line[0]:.3f}, OUTER_SLOPE = {line[1]:.3f}, robust SD {spread:.3f} nm")
-    rest = edge - features.half_thickness(inflection)
+    outer, inner = np.array([one.outer for one in found]), np.array([one.inner for one in found])
+    edge, middle = np.array([one.edge for one in found]), np.array([one.middle for one in found])
+    value, slope, spread = robust_line(outer - features.INFLECTION_NM, edge)
+    print(f"{len(found)} phantoms: OUTER_NM = {value:.3f}, OUTER_SLOPE = {slope:.3f}, robust SD {spread:.3f} nm")
+    value, slope, spread = robust_line(outer - inner, middle)
+    print(f"MIDDLE_NM = {value:.3f}, MIDDLE_SLOPE = {slope:.3f}, robust SD {spread:.3f} nm")
+    rest = edge - features.outer_offset(outer)
     groups = {
         "all": np.ones(len(found), dtype=bool),
         "filtered": np.array([one.filtered for one in found]),
@@ -103,9 +120,10 @@ def main() -> None:
     }
     for name, rows in groups.items():
         left = rest[rows]
+        spread = 1.4826 * float(np.median(np.abs(left - np.median(left))))
         print(
             f"{name}: {rows.sum()} phantoms, edge outside the one in use by {np.median(left):+.3f} nm, "
-            f"robust SD {1.4826 * np.median(np.abs(left - np.median(left))):.3f}, within 0.3 nm {np.mean(np.abs(left) < 0.3):.2f}"
+            f"robust SD {spread:.3f}, within 0.3 nm {np.mean(np.abs(left) < 0.3):.2f}"
         )
 
 

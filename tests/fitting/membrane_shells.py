@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from deepvesicle.grid import Grid, Tomogram
 
-HALF_THICKNESS_NM = 2.0
+#: From the middle of the membrane to the plane that is its outer edge.
+HALF_THICKNESS_NM = 1.35
 
 
 def line_profile(offset_nm: NDArray[np.float64], voxel_nm: float) -> NDArray[np.float64]:
     """Grey value across a membrane: -1 at its middle, with bright fringes on both sides."""
-    sigma = np.hypot(0.75 * HALF_THICKNESS_NM, 0.5 * voxel_nm)
+    sigma = np.hypot(1.5, 0.5 * voxel_nm)
     fringe = np.exp(-0.5 * ((np.abs(offset_nm) - 2.6 * sigma) / (0.9 * sigma)) ** 2)
     return np.asarray(-np.exp(-0.5 * (offset_nm / sigma) ** 2) + 0.3 * fringe)
 

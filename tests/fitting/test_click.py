@@ -262,7 +262,7 @@ def test_threads_do_not_change_the_result(rng, monkeypatch):
     places = CENTRES + off(rng, 0.4)
     results = []
     for count in (1, 2):
-        monkeypatch.setattr(click, "_cores", lambda count=count: count)
+        monkeypatch.setattr(click, "usable_cores", lambda count=count: count)
         results.append(fit(tomogram, places))
     np.testing.assert_array_equal(results[0].centres_vox, results[1].centres_vox)
     np.testing.assert_array_equal(results[0].radii_vox, results[1].radii_vox)
