@@ -78,7 +78,7 @@ class _Among(Logistic):
 
 @dataclass(frozen=True)
 class Looks:
-    """How traits are weighed. The bias is such that of the vesicles of phantoms one in 200 comes out below 0.5.
+    """How traits are weighed. The bias is such that of the vesicles of phantoms one in 100 comes out below 0.5.
 
     Parameters
     ----------
@@ -230,18 +230,18 @@ def looks_table(vesicles: Vesicles) -> tuple[Floats, bool, Mask]:
     inside = _clipped(feature("inside_fraction"), 0.4, 1, 1)
     log_z = np.log(_clipped(z, 1, 60, 1))
     log_depth = np.log(_clipped(depth, 0.1, 6, 1))
-    uneven = np.log(_clipped(feature("unevenness"), 0.005, 0.5, 0.5))
-    two_sided = np.log(_clipped(feature("membrane_quadrupole"), 0.05, 5, 5))
-    weakest_z = _clipped(feature("weakest_side_z"), -3, 12, 0)
+    uneven = np.log(_clipped(feature("unevenness"), 0.005, 0.5, 0.04))
+    two_sided = np.log(_clipped(feature("membrane_quadrupole"), 0.05, 5, 0.5))
+    weakest_z = _clipped(feature("weakest_side_z"), -3, 12, 4)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = _clipped(lumen / np.maximum(np.abs(membrane), 0.05), -3, 3, 0)
         strength = np.log(np.maximum(feature("membrane_strength"), 1e-9))
     alone = [
         log_z,
         np.sign(weakest_z) * np.sqrt(np.abs(weakest_z)),
-        _clipped(weakest, -0.5, 1, 0),
+        _clipped(weakest, -0.5, 1, 0.7),
         _clipped(share, 0.4, 1, 0.5),
-        _clipped(correlation, -0.5, 1, 0),
+        _clipped(correlation, -0.5, 1, 0.9),
         uneven,
         two_sided,
         log_depth,
@@ -261,7 +261,7 @@ def looks_table(vesicles: Vesicles) -> tuple[Floats, bool, Mask]:
             _beyond(log_z - expected, clear, 0.15),
             _beyond(_clipped(weakest, -1, 1, np.nan), clear, 0.08),
             _beyond(share, clear, 0.04),
-            _beyond(np.arctanh(_clipped(correlation, -0.99, 0.99, 0)), clear, 0.3),
+            _beyond(np.arctanh(_clipped(correlation, -0.99, 0.99, np.nan)), clear, 0.3),
             _beyond(-two_sided, clear, 0.2),
             _beyond(-uneven, clear, 0.2),
         ]

@@ -24,6 +24,10 @@ Mask = NDArray[np.bool_]
 CONFIDENT_SCORE = 0.9
 #: A sphere without a membrane and with a score below this is rejected.
 LOW_SCORE = 0.5
+#: How far off a start sphere may be in place and size, as a share of its radius.
+START_ERROR = 0.25
+#: How far outside the volume the centre of a fitted sphere may lie besides two sigma, voxels.
+CENTRE_SLACK_VOX = 0.5
 #: Significance below which there is clearly no membrane, and below which it is in doubt (standard errors).
 NO_MEMBRANE_Z, WEAK_MEMBRANE_Z = 3.0, 5.0
 #: Lumen minus membrane, in SDs of the lumen, below which a sphere to which no membrane could be fitted is solid.
@@ -80,10 +84,17 @@ def _feature(vesicles: Vesicles, name: str) -> Floats:
     return np.asarray(vesicles.features.get(name, np.full(len(vesicles), np.nan)), dtype=float)
 
 
+def _failed(vesicles: Vesicles) -> Mask:
+    """Spheres that were not fitted: they are where they started."""
+    return np.asarray(np.nan_to_num(_feature(vesicles, "fit_failed")) > 0)
+
+
 def _size(vesicles: Vesicles, proposal: ProposalSettings) -> tuple[Mask, list[str]]:
-    """Too small or too large by more than two sigma of the fit."""
+    """Too small or too large by more than two sigma of the fit, or than start spheres that were not fitted can be."""
     radius = vesicles.radii_nm
+    failed = _failed(vesicles)
     slack = 2 * np.nan_to_num(vesicles.grid.length_to_nm(vesicles.sigma_radii_vox))
+    slack = np.where(failed, START_ERROR * radius, slack)
     small = radius + slack < proposal.min_radius_nm
     large = radius - slack > proposal.max_radius_nm
     reasons = [
@@ -97,13 +108,19 @@ def _size(vesicles: Vesicles, proposal: ProposalSettings) -> tuple[Mask, list[st
 
 def _edge(vesicles: Vesicles, proposal: ProposalSettings) -> tuple[Mask, list[str]]:
     """Too little of the sphere lies inside the volume."""
+    # Of vesicles that a face cuts in the middle, the fit puts every second centre outside.
+    slack = 2 * np.nan_to_num(vesicles.sigma_centres_vox) + CENTRE_SLACK_VOX
+    slack = np.where(_failed(vesicles), START_ERROR * vesicles.radii_vox, slack)
+    beyond = vesicles.centres_vox - np.clip(vesicles.centres_vox, -0.5, np.array(vesicles.grid.shape_zyx) - 0.5)
+    outside = np.linalg.norm(beyond, axis=1) > slack
     fraction = inside_fractions(vesicles.grid, vesicles.centres_vox, vesicles.radii_vox)
-    outside = ~vesicles.grid.contains(vesicles.centres_vox)
+    # A plane through the middle takes off 0.75 of a thin slice's share of the radius.
+    least = proposal.min_inside_fraction - 0.75 * slack / vesicles.radii_vox
     reasons = [
         "the centre lies outside the tomogram" if o else f"only {100 * f:.0f} % of it lies in the tomogram"
         for f, o in zip(fraction, outside, strict=True)
     ]
-    return outside | (fraction < proposal.min_inside_fraction), reasons
+    return outside | (fraction < least), reasons
 
 
 def _pairs(vesicles: Vesicles) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
@@ -149,7 +166,7 @@ def _duplicates(vesicles: Vesicles) -> tuple[Mask, list[str]]:
     shared = shared_volume(distance, larger, smaller) > 0.5 * 4 / 3 * np.pi * smaller**3
     same = close & shared & ~_nested(vesicles, first, second, distance)
     manual = vesicles.has_status(Status.MANUAL)
-    failed = np.nan_to_num(_feature(vesicles, "fit_failed")) > 0
+    failed = _failed(vesicles)
     score = np.nan_to_num(vesicles.scores, nan=1.0)
     depth = np.nan_to_num(_feature(vesicles, "membrane_z"))
     quality = [
@@ -175,7 +192,7 @@ def _overlaps(vesicles: Vesicles, settings: OutlierSettings) -> tuple[Mask, list
     radii = vesicles.radii_vox
     depth_nm = vesicles.grid.length_to_nm(radii[first] + radii[second] - distance)
     deep = (depth_nm > settings.max_overlap_nm) & ~_nested(vesicles, first, second, distance)
-    failed = np.nan_to_num(_feature(vesicles, "fit_failed")) > 0
+    failed = _failed(vesicles)
     worst: dict[int, tuple[float, int]] = {}
     for a, b, depth in zip(first[deep], second[deep], depth_nm[deep], strict=True):
         for one, other in ((int(a), int(b)), (int(b), int(a))):
@@ -219,7 +236,7 @@ def _looks(vesicles: Vesicles, settings: OutlierSettings) -> Vesicles:
 def _membranes(vesicles: Vesicles) -> Vesicles:
     """Spheres on which no membrane is seen."""
     depth, contrast = _feature(vesicles, "membrane_z"), _feature(vesicles, "contrast")
-    failed = np.nan_to_num(_feature(vesicles, "fit_failed")) > 0
+    failed = _failed(vesicles)
     weak = failed | (depth < WEAK_MEMBRANE_Z) | (contrast <= 0)
     # Where vesicles stand out clearly, one that does not is more suspicious than in a noisy tomogram.
     known = depth[np.isfinite(depth) & ~failed]
@@ -238,7 +255,7 @@ def _membranes(vesicles: Vesicles) -> Vesicles:
 
 def _likeness(vesicles: Vesicles, settings: OutlierSettings) -> Vesicles:
     """Spheres unlike the others."""
-    failed = np.nan_to_num(_feature(vesicles, "fit_failed")) > 0
+    failed = _failed(vesicles)
     p, texts = likeness(vesicles, ~failed & ~vesicles.has_status(Status.REJECTED))
     # Where there is no score, its looks tell; where they are not known, a person placed it.
     word = np.where(np.isnan(vesicles.scores), _feature(vesicles, "looks"), vesicles.scores)

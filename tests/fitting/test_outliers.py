@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deepvesicle.fitting.likeness import robust_distances
+from deepvesicle.fitting.likeness import chance, robust_distances
 from deepvesicle.fitting.outliers import judge, shared_volume
 from deepvesicle.grid import Grid
 from deepvesicle.settings import OutlierSettings, ProposalSettings
@@ -235,3 +235,62 @@ def test_a_granule_is_rejected_and_a_dense_core_stays(rng):
     judged = judge(table, OUTLIERS, PROPOSAL)
     assert judged.status[4] is Status.REJECTED and "solid" in judged.reasons[4]
     assert judged.status[9] is not Status.REJECTED
+
+
+def test_centres_of_vesicles_cut_in_half_may_lie_outside_by_their_error(rng):
+    table = population(rng, 12)
+    centres, sigma = table.centres_vox.copy(), np.full(12, 0.3)
+    centres[0], centres[1], centres[2] = [30, -1.4, 60], [30, -2.5, 120], [30, 150, 410.8]
+    table = table.replace(centres_vox=centres, sigma_centres_vox=sigma, radii_vox=np.full(12, 10.5))
+    judged = judge(table, OUTLIERS, PROPOSAL)
+    assert [s is Status.REJECTED for s in judged.status[:3]] == [False, True, True]
+    assert "outside" in judged.reasons[1]
+
+
+def test_the_size_of_a_start_sphere_is_not_measured(rng):
+    table = population(rng, 12)
+    radii = put(table.radii_vox, [0, 1], 5.5)  # 11 nm
+    judged = judge(with_feature(table.replace(radii_vox=radii), 0, fit_failed=1.0), OUTLIERS, PROPOSAL)
+    assert judged.status[0] is Status.DOUBTFUL and judged.status[1] is Status.REJECTED
+
+
+def correlated(rng, count, columns):
+    """Normal values, every second column correlated with the one before."""
+    values = rng.normal(size=(count, columns))
+    values[:, 1::2] = 0.6 * values[:, : columns - 1 : 2][:, : values[:, 1::2].shape[1]] + 0.8 * values[:, 1::2]
+    return values
+
+
+@pytest.mark.parametrize("count", [8, 12, 20, 60, 300])
+@pytest.mark.parametrize("columns", [4, 8])
+def test_the_p_of_unlikeness_is_honest(count, columns, rng):
+    """Of vesicles that are all alike, no more than the nominal share comes out with a small p."""
+    p = np.concatenate([chance(correlated(rng, count, columns), np.full(columns, 1e-9)) for _ in range(6000 // count)])
+    assert (p < 0.01).mean() <= 0.02 and (p < 0.001).mean() <= 0.004
+    assert not np.any(p < OUTLIERS.rejected_p)
+    if count >= 60:
+        assert (p < 0.05).mean() == pytest.approx(0.045, abs=0.02)
+
+
+def test_a_known_spread_gives_the_chi_square_p(rng):
+    """Where the tolerances are the spread, p has the degrees of freedom of the known values in the row."""
+    values = rng.normal(size=(200, 6)) * 0.5
+    values[1, 3:] = np.nan
+    values[0], values[1, :3] = 3.0, 3.0
+    p = chance(values, np.ones(6))
+    assert 1e-10 < p[0] < 1e-6 and p[0] < p[1] < 1e-3
+
+
+@pytest.mark.parametrize("count", range(1, 8))
+def test_too_few_to_tell_which_is_unlike_the_others(count, rng):
+    table = with_feature(population(rng, count), 0, membrane_density=3.0, fit_residual_nm=50.0, lumen_density=-9.0)
+    judged = judge(table, OUTLIERS, PROPOSAL)
+    assert np.all(judged.features["likeness_p"] == 1) and judged.status == (Status.REFINED,) * count
+
+
+def test_a_dense_lumen_and_a_low_score_are_unlike_the_others(rng):
+    table = population(rng, 60)
+    one = judge(with_feature(table, 4, lumen_density=-3.0), OUTLIERS, PROPOSAL)
+    assert one.features["likeness_p"][4] < 0.01 and "lumen density" in one.reasons[4]
+    two = judge(table.replace(scores=put(rng.normal(0.8, 0.03, 60), 4, 0.02)), OUTLIERS, PROPOSAL)
+    assert two.features["likeness_p"][4] < np.delete(two.features["likeness_p"], 4).min()
