@@ -228,7 +228,7 @@ def shell_steps(
     count, width = tables.shape[1], tables.shape[2]
     state = state.copy()
     robust = np.ones(count)
-    used = np.zeros(count, dtype=np.bool_)
+    seen, used = np.zeros(count, dtype=np.bool_), np.zeros(count, dtype=np.bool_)
     found = np.zeros((5, count))
     force, residual, stiff = np.zeros(count), np.zeros(count), np.zeros(count)
     hessian, gradient = np.zeros((4, 4)), np.zeros(4)
@@ -246,7 +246,8 @@ def shell_steps(
             for t in range(5):
                 found[t, p] = tables[t, p, column] * (1 - part) + tables[t, p, column + 1] * part
             # A patch mostly hidden by a neighbour or by the volume's face says little about where the membrane is.
-            weight = shares[p] * robust[p] if found[2, p] > 0.35 * typical else 0.0
+            seen[p] = shares[p] > 0 and found[2, p] > 0.35 * typical
+            weight = shares[p] * robust[p] if seen[p] else 0.0
             used[p] = weight > 0
             above += weight * found[0, p]
             below += weight * shares[p] * found[2, p]
@@ -256,7 +257,7 @@ def shell_steps(
             scale = amplitude * shares[p]
             force[p] = scale * found[1, p] - 0.5 * scale**2 * found[3, p]
             stiff[p] = max(scale**2 * found[4, p], 1e-12)
-            residual[p] = force[p] / stiff[p] if used[p] else 0.0
+            residual[p] = force[p] / stiff[p] if seen[p] else 0.0
             usable += used[p]
         if (step == 0 or step == 3 or step == steps) and usable > 4:
             noise = np.median(force[used] ** 2 / stiff[used]) / chi2_median
@@ -284,8 +285,9 @@ def shell_steps(
         state += move
         state[3] = max(state[3], prior[3])
         if step >= 2:
-            spread = 1.4826 * np.median(np.abs(residual[used])) if usable > 0 else 0.0
+            spread = 1.4826 * np.median(np.abs(residual[seen])) if usable > 0 else 0.0
             cut = 4.685 * max(spread, 0.02 * state[3], 0.25)
             for p in range(count):
-                robust[p] = max(1 - (residual[p] / cut) ** 2, 0.0) ** 2 if used[p] else 1.0
+                # Those dropped before too: they may come back, and must not do so by turns.
+                robust[p] = max(1 - (residual[p] / cut) ** 2, 0.0) ** 2 if seen[p] else 1.0
     return state, np.array([amplitude]), hessian, np.where(used, robust, -1.0), force, residual, found[0], found[2]
