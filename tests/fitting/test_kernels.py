@@ -213,6 +213,22 @@ def test_steps_end_on_the_sphere():
     np.testing.assert_allclose(hessian, DEPTH**2 / WIDTH_NM**2 * design.T @ design, rtol=0.01, atol=0.5)
 
 
+def test_uneven_sampling_and_faint_caps_do_not_pull():
+    """More samples further out, and less of the membrane's depth near the poles: as the fit is told of both."""
+    slope, membranes = 0.06, true_membranes()[:, None]
+    shares = 1 - 0.6 * np.abs(PATCHES[:, 0])
+    count = 1 + slope * (DISTANCES_NM - 20)
+    u = (DISTANCES_NM - membranes) / WIDTH_NM
+    bell, between = DEPTH * shares[:, None] * np.exp(-0.5 * u**2), 1 + slope * ((DISTANCES_NM + membranes) / 2 - 20)
+    power = np.repeat(count[None, :], len(PATCHES), axis=0)
+    tables = np.stack(
+        [bell * between, bell * (slope / 2 - u / WIDTH_NM * between), power, 0 * power + slope, power / WIDTH_NM**2]
+    )
+    state, amplitude, *_ = stepped(tables, shares=shares)
+    np.testing.assert_allclose(state, [*SHIFT_NM, LARGE_NM], atol=0.01)
+    assert amplitude[0] == pytest.approx(DEPTH, rel=1e-3)
+
+
 def test_steps_are_no_longer_than_allowed():
     state = stepped(match_tables(true_membranes() + 3.0, np.ones(len(PATCHES))), steps=1)[0]
     assert np.abs(state - [0, 0, 0, 18.5]).max() == pytest.approx(1.5)
