@@ -74,7 +74,10 @@ def test_derivatives_are_those_of_the_rendered_sphere():
         moved = Sphere(CENTRE + change[:3], RADIUS_NM + change[3], 1 + change[4])
         return -(patch.without([moved], profile) - patch.values)
 
-    np.testing.assert_allclose(drawn(np.zeros(5))[region], shell, atol=1e-6)
+    # The columns take the table's nearest value, the drawn sphere interpolates: half a step apart at most.
+    half_a_step = 0.51 * float(np.abs(np.diff(profile.values)).max())
+    np.testing.assert_allclose(drawn(np.zeros(5))[region], shell, atol=half_a_step)
+    assert abs(np.mean(drawn(np.zeros(5))[region] - shell)) < 0.01 * half_a_step
     for parameter in range(5):
         change = np.zeros(5)
         change[parameter] = step
@@ -252,10 +255,10 @@ def test_numbers_of_one_small_case():
     assert patch is not None
     fit = fit_sphere(patch, Sphere(np.array([30.0, 31.0, 30.0]), 16.0), Profile.generic(), [])
     assert fit is not None
-    np.testing.assert_allclose(fit.sphere.centre_nm, [30.9995, 30.1993, 29.7009], atol=0.002)
-    assert fit.sphere.radius_nm == pytest.approx(15.4021, abs=0.002)
+    np.testing.assert_allclose(fit.sphere.centre_nm, [31.0015, 30.1988, 29.7003], atol=0.002)
+    assert fit.sphere.radius_nm == pytest.approx(15.4022, abs=0.002)
     # Less than the 1.1 it was drawn with: a depth other than 1 has to be earned.
-    assert fit.sphere.depth == pytest.approx(1.0525, abs=0.002)
+    assert fit.sphere.depth == pytest.approx(1.0521, abs=0.002)
     sigma = np.sqrt(np.diag(fit.covariance))
-    np.testing.assert_allclose(sigma, [0.10997, 0.08400, 0.07078, 0.04877, 0.03674], rtol=0.01)
-    assert fit.gain == pytest.approx(414.4, rel=0.005)
+    np.testing.assert_allclose(sigma, [0.11002, 0.08403, 0.07081, 0.04879, 0.03675], rtol=0.01)
+    assert fit.gain == pytest.approx(414.5, rel=0.005)
