@@ -28,9 +28,9 @@ from deepvesicle.vesicles import Vesicles
 #: outside where both inflections are equally far; and it moves by so much where the outer one is the further one.
 #: From simulated tomograms of known radii (tests/benchmark/edge.py), over voxel size, defocus, filters and thickness.
 OUTER_NM, INFLECTION_NM, OUTER_SLOPE = 1.21, 2.7, 0.54
-MIDDLE_NM, MIDDLE_SLOPE = 0.04, 0.85
+MIDDLE_NM, MIDDLE_SLOPE = -0.05, 0.71
 #: SD of what that leaves open, nm, shared by the vesicles of a tomogram.
-OUTER_SD_NM = 0.1
+OUTER_SD_NM = 0.08
 #: How far the outer edge can lie outside the middle of a membrane, nm.
 HALF_THICKNESS_RANGE_NM = (0.8, 3.5)
 #: With fewer vesicles their membranes are taken to be equal.

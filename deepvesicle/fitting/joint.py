@@ -28,7 +28,7 @@ MARGIN_NM = 8.0
 #: Spheres whose centres are nearer than this share of the larger radius are one vesicle.
 SAME_VESICLE = 0.6
 #: Spheres that a profile is learned from, at most, and how many of them may lie near the border.
-_EXAMPLES, _COSTLY_EXAMPLES = 32, 10
+EXAMPLES, _COSTLY_EXAMPLES = 32, 10
 
 Mapping = Callable[..., Iterable[None]]
 
@@ -66,7 +66,7 @@ class JointFit:
         examples: list[tuple[Patch, Sphere, list[Sphere]]] = []
         costly = 0
         for row in rows:
-            if len(examples) == _EXAMPLES:
+            if len(examples) == EXAMPLES:
                 break
             patch, sphere = self._patch(row), self.spheres[row]
             if patch is None:

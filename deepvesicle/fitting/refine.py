@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from deepvesicle.cores import usable_cores
 from deepvesicle.fitting.features import OUTER_SD_NM, Place, measure, places
-from deepvesicle.fitting.joint import JointFit
+from deepvesicle.fitting.joint import EXAMPLES, JointFit
 from deepvesicle.fitting.looks import PATCH_FEATURES, patch_features, relative_depth
 from deepvesicle.fitting.profile import HALF_BILAYER_NM, Floats
 from deepvesicle.fitting.rays import (
@@ -51,8 +51,8 @@ NARROW_DEG = 80.0
 #: A sphere that explains the tomogram better by less than this, in log-likelihood, was not found: five parameters were
 #: chosen to make it so.
 MIN_GAIN = 7.0
-#: Rounds of the joint fit, steps of each fit in them, and how many spheres a profile is learned from, clear or not.
-_ROUNDS, _STEPS, _LEAST_EXAMPLES = 2, 8, 4
+#: Steps of a joint fit, and how many spheres a profile is learned from, clear or not.
+_STEPS, _LEAST_EXAMPLES = 8, 4
 #: What the SDs of the joint fit, of centre and radius, are multiplied by: clutter and deformation are not in the model;
 #: and the log-likelihood gain below which they grow further, as faint membranes have rivals. From simulated tomograms.
 _JOINT_SIGMAS, _FAINT_GAIN = (1.0, 1.1), 10.0
@@ -98,7 +98,7 @@ def refine(
     rejected = vesicles.has_status(Status.REJECTED)
     fixed = vesicles.has_status(Status.MANUAL)
     free = [int(row) for row in np.flatnonzero(~fixed & ~rejected)]
-    counter = _Counter(4 * len(free), progress)
+    counter = _Counter(3 * len(free), progress)
     with ThreadPoolExecutor(usable_cores()) as pool:
         template = fit_round(
             Task.SEARCH, tomogram, work, free, ~rejected, Template.generic(), settings, pool.map, counter
@@ -160,9 +160,11 @@ def _fit_together(
     fits.learn(best, present)
     if not np.any(fits.profile.values):
         return {}, None  # no dark membrane on the whole
-    for _ in range(_ROUNDS):
-        fits.learn(best, present)
-        fits.fit(rows, present, _STEPS, counter)
+    # The clearest first, so that the profile is learned from spheres in their places before all others are fitted.
+    fits.learn(best, present)
+    fits.fit(best[:EXAMPLES], present, _STEPS)
+    fits.learn(best, present)
+    fits.fit(rows, present, _STEPS, counter)
     for scale in _SECOND_LOOKS:
         weak = [row for row in rows if (one := fits.fits[row]) is None or one.gain < _CLEAR_GAIN]
         _look_again(fits, work, weak, scale, present, template, settings)
