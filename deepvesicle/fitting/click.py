@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from deepvesicle.cores import usable_cores
 from deepvesicle.fitting.features import OUTER_SD_NM, Place
-from deepvesicle.fitting.profile import HALF_BILAYER_NM, Floats
+from deepvesicle.fitting.profile import HALF_BILAYER_NM, Floats, working_binning
 from deepvesicle.fitting.rays import fit_shells
 from deepvesicle.fitting.shell_fit import Template, learned_template
 from deepvesicle.fitting.shell_model import (
@@ -29,6 +29,7 @@ from deepvesicle.fitting.shell_model import (
     learn_profile,
     rendered_gain,
 )
+from deepvesicle.fitting.shell_tables import ShellTables
 from deepvesicle.fitting.sphere_search import MAX_OFFSET, Found, is_sure, search_sphere
 from deepvesicle.fitting.tilts import resolved
 from deepvesicle.fitting.whitening import Whitening, estimate_whitening
@@ -183,6 +184,8 @@ class _Fitter:
         self.whitening = whitening or estimate_whitening(tomogram, refinement.tilt_axis)
         self.refinement = resolved(tomogram, refinement, self.whitening)
         self.tilts = (self.refinement.tilts_deg, refinement.tilt_axis)
+        voxel = tomogram.grid.voxel_nm
+        self.tables = ShellTables(self.whitening, voxel * working_binning(voxel))
         self.profile = Profile.generic()
         middle = known.grid.length_to_nm(known.membrane_radii_vox)
         self.known_centres = known.centres_nm
@@ -242,7 +245,8 @@ class _Fitter:
             if mark.patch is not None and mark.sphere is not None:
                 start = replace(mark.sphere, radius_nm=mark.sphere.radius_nm + shift_nm)
                 around = self._around(start, [s for m, s in others if m is not mark])
-                mark.fit = fit_sphere(mark.patch, start, self.profile, around, steps=steps) or mark.fit
+                fit = fit_sphere(mark.patch, start, self.profile, around, steps=steps, tables=self.tables)
+                mark.fit = fit or mark.fit
 
         list(self.pool.map(fit, self.marks))
 
@@ -342,7 +346,7 @@ class _Fitter:
             return 0.0
         # The depth of a generic profile means nothing yet, so neighbours cannot be taken out with it.
         old = Profile.generic(0.0) if first else self.profile
-        self.profile, shift = learn_profile(examples, old, Profile.generic(), self.pool.map)
+        self.profile, shift = learn_profile(examples, old, Profile.generic(), self.pool.map, self.tables)
         return shift
 
     def _nearest_known(self) -> list[Sphere]:
