@@ -417,9 +417,10 @@ def shells() -> Iterator[Row]:
         found = fit(tomogram, starts)
         rows = found.accepted
         radius = found.radii_vox[rows]
-        spread.append(1.4826 * float(np.median(np.abs(radius - np.median(radius)))))
+        robust = 1.4826 * float(np.median(np.abs(radius - np.median(radius))))
+        spread.append(f"{robust:.3f}; {radius.std():.2f}")
         depth.append(_membrane_depth(tomogram, found.centres_vox[rows]))
-    yield Row(case, "robust SD of the outer radius, voxels (aim 0.25)", f"{spread[0]:.3f}", f"{spread[1]:.2f}")
+    yield Row(case, "outer radius: robust SD (aim 0.25); SD, voxels", *spread)
     text = [f"{d / _membrane_depth(tomogram, reference):.3f}" for d in depth]
     yield Row(case, "depth of the mean membrane, over that about the reference peaks (aim above 1)", *text)
 
