@@ -226,10 +226,11 @@ def _looks(vesicles: Vesicles, settings: OutlierSettings) -> Vesicles:
     sure = np.isfinite(vesicles.scores) & ((vesicles.scores >= CONFIDENT_SCORE) | (MASK_SCORE in vesicles.features))
     judged = ~sure & ~vesicles.has_status(Status.MANUAL, Status.REJECTED)
     texts = [f"does not look like a vesicle: {text} ({p:.2f})" for text, p in zip(words, looks, strict=True)]
-    reject = judged & (looks < settings.rejected_score)
-    # If hardly anything looks like a vesicle, it may be the tomogram that is unlike those that looks were learned on.
-    if 2 * int(reject.sum()) <= int((judged & np.isfinite(looks)).sum()):
-        result = _mark(result, reject, Status.REJECTED, texts)
+    known = judged & np.isfinite(looks)
+    clear = known & (looks >= settings.doubtful_score) & ~_failed(vesicles)
+    # If hardly anything is clear, the tomogram may be too dim, or unlike those that looks were learned on.
+    if 2 * int(clear.sum()) >= int(known.sum()):
+        result = _mark(result, known & (looks < settings.rejected_score), Status.REJECTED, texts)
     return _mark(result, judged & (looks < settings.doubtful_score), Status.DOUBTFUL, texts)
 
 

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from deepvesicle import calibration
 from deepvesicle.fitting import looks
 from deepvesicle.fitting.logistic import Logistic
 from deepvesicle.fitting.looks import MIN_CLEAR, PATCH_FEATURES, Looks, default_looks, looks_table, patch_features
@@ -161,6 +162,13 @@ def test_where_nothing_looks_like_a_vesicle_nothing_is_thrown_away(rng):
     assert all("does not look like a vesicle" in reason for reason in judged.reasons)
 
 
+def test_in_a_tomogram_in_which_most_fits_fail_looks_reject_nothing(rng):
+    failed = np.arange(40) >= 15
+    table = population(rng, 40, **SHEET).with_features(fit_failed=failed.astype(float))
+    judged = judge(table, OutlierSettings(), ProposalSettings())
+    assert judged.status[0] is Status.DOUBTFUL and judged.accepted.all()
+
+
 def test_only_vesicles(rng):
     for count in range(1, 21):
         judged = judge(population(rng, count), OutlierSettings(), ProposalSettings())
@@ -268,3 +276,17 @@ def test_a_few_of_them_alone_are_judged_too(scene):
         few = few.replace(status=(Status.REFINED,) * len(rows), reasons=("",) * len(rows))
         again = judge(few, OutlierSettings(), ProposalSettings())
         assert again.accepted[: sum(r < true for r in rows)].all()
+
+
+@pytest.mark.parametrize(("gap", "border"), [(0.0, False), (8.0, True)])
+def test_clumps_that_looks_are_learned_on(gap, border, rng):
+    centres, radii = calibration._clump(rng, 40, (14.0, 26.0), gap, border)
+    size = calibration._SIZE_NM
+    apart = np.linalg.norm(centres[:, None] - centres[None], axis=2) - radii[:, None] - radii[None]
+    np.fill_diagonal(apart, np.inf)
+    assert len(radii) > 30 and apart.min() > gap - 1e-5
+    assert np.all(apart.min(axis=1) < 1.5 * gap + 1e-5)
+    least = 0.0 if border else radii[1:, None]
+    assert np.all((centres[1:] > least) & (centres[1:] < size - least))
+    cut = ((centres[1:] < radii[1:, None]) | (centres[1:] > size - radii[1:, None])).sum(axis=1)
+    assert cut.max() == int(border)
