@@ -5,8 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deepvesicle.phantom.scene import SCENE_KINDS, Kind, random_scene
-from deepvesicle.phantom.shapes import Bilayer, Canvas, add_ball, add_compartment, curve_distance, random_curve
+from deepvesicle.phantom.scene import LOOKALIKES, SCENE_KINDS, Kind, Scene, placed_scene, random_scene
+from deepvesicle.phantom.shapes import (
+    HEAD_SHARE,
+    Bilayer,
+    Canvas,
+    add_ball,
+    add_compartment,
+    curve_distance,
+    random_curve,
+)
 
 SHAPE = (40, 72, 88)
 
@@ -41,6 +49,118 @@ def test_synaptic_vesicles_do_not_overlap_and_have_measured_sizes() -> None:
     np.testing.assert_allclose(vesicles.radii_vox, vesicles.membrane_radii_vox + vesicles.thickness_vox / 2, rtol=1e-12)
 
 
+PLACES_NM = np.array([[31.3, 40.2, 44.9], [28.1, 95.6, 51.7], [33.0, 60.4, 120.8], [30.0, 61.0, -4.0]])
+RADII_NM = np.array([17.0, 21.5, 25.0, 20.0])
+
+
+def placed(voxel_nm: float = 1.0, seed: int = 1, **more) -> Scene:
+    shape = tuple(int(n / voxel_nm) for n in (64, 124, 152))
+    return placed_scene(np.random.default_rng(seed), shape, voxel_nm, PLACES_NM, RADII_NM, **more)
+
+
+def shell_density(scene: Scene, centre_nm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean density in shells of 0.4 nm about a place: distances and means."""
+    voxel = scene.grid.voxel_nm
+    box = tuple(slice(max(int((c - 28) / voxel), 0), int((c + 28) / voxel)) for c in centre_nm)
+    distance = np.sqrt(sum((a * voxel - c) ** 2 for a, c in zip(np.ogrid[box], centre_nm, strict=True)))
+    bins = np.rint(distance / 0.4).astype(int).ravel()
+    counts = np.bincount(bins)
+    return 0.4 * np.arange(len(counts)), np.bincount(bins, weights=scene.density[box].ravel()) / np.maximum(counts, 1)
+
+
+@pytest.mark.parametrize("voxel_nm", [0.8, 2.3])
+def test_placed_vesicles_are_where_they_are_wanted(voxel_nm: float) -> None:
+    scene = placed(voxel_nm)
+    vesicles = scene.vesicles
+    np.testing.assert_allclose(vesicles.centres_nm, PLACES_NM, atol=1e-9)
+    np.testing.assert_allclose(vesicles.radii_nm, RADII_NM, atol=0.1)
+    np.testing.assert_array_equal(vesicles.features["kind"], Kind.SYNAPTIC)
+    np.testing.assert_allclose(vesicles.radii_vox, vesicles.membrane_radii_vox + vesicles.thickness_vox / 2)
+    inside = vesicles.features["inside_fraction"]
+    assert np.all(inside[:3] == 1) and 0.2 < inside[3] < 0.5
+
+
+def test_the_outer_radius_is_the_outer_plane_of_head_groups() -> None:
+    """In a finely sampled scene the density of the membrane has its outer maximum there."""
+    scene = placed(0.5, crowding=0.0)
+    for centre, outer, middle in zip(
+        PLACES_NM[:3], scene.vesicles.radii_nm, scene.vesicles.membrane_radii_vox * 0.5, strict=False
+    ):
+        distance, density = shell_density(scene, centre)
+        outside = (distance > middle) & (distance < middle + 4)
+        inside = (distance < middle) & (distance > middle - 4)
+        assert distance[outside][np.argmax(density[outside])] == pytest.approx(outer, abs=0.45)
+        assert distance[inside][np.argmax(density[inside])] == pytest.approx(2 * middle - outer, abs=0.45)
+        assert density[np.argmin(np.abs(distance - middle))] < 0.85 * density[outside].max()
+
+
+def test_placed_lookalikes_are_drawn_where_asked() -> None:
+    places = {"sheet": (30.0, 20.0, 20.0), "tubule": (32.0, 100.0, 20.0), "gold": (25.0, 20.0, 132.0)}
+    places["blob"] = (35.0, 104.0, 132.0)
+    assert set(places) == set(LOOKALIKES)
+
+    def scene(*kinds: str) -> Scene:
+        return placed_scene(
+            np.random.default_rng(4), (60, 120, 150), 1.0, [], [], lookalikes=[(k, places[k]) for k in kinds],
+            crowding=0.0,
+        )  # fmt: skip
+
+    assert not scene().density.any() and len(scene().vesicles) == 0
+    for kind, place in places.items():
+        found = scene(kind)
+        assert len(found.vesicles) == 0
+        low, high = np.maximum(np.array(place) - 14, 0).astype(int), (np.array(place) + 15).astype(int)
+        near = found.density[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+        assert near.max() > 0.15, kind
+        if kind in ("gold", "blob"):  # these are small: all of them lies there
+            reach = 14 if kind == "gold" else 40
+            axes = np.ogrid[:60, :120, :150]
+            distance = np.sqrt(sum((a - c) ** 2 for a, c in zip(axes, place, strict=True)))
+            assert np.abs(found.density[distance > reach]).max() < 0.01, kind
+    assert scene("gold").density.max() > 5  # far denser than anything biological
+
+
+def test_placed_scenes_follow_their_seed() -> None:
+    lookalikes = [("sheet", (30.0, 20.0, 130.0)), ("blob", (30.0, 110.0, 20.0))]
+    first, second, other = (placed(2.0, seed, lookalikes=lookalikes, spread=0.05) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.density, second.density)
+    np.testing.assert_array_equal(first.vesicles.radii_vox, second.vesicles.radii_vox)
+    assert not np.array_equal(first.density, other.density)
+    # What was asked for is the same whatever the seed; uneven axes keep the mean radius.
+    np.testing.assert_array_equal(first.vesicles.centres_vox, other.vesicles.centres_vox)
+    np.testing.assert_allclose(other.vesicles.radii_nm, RADII_NM, atol=0.1)
+
+
+def test_uneven_vesicles_keep_their_mean_radius() -> None:
+    """Their walls are as far from the centre, over all directions, as those of even ones."""
+
+    def walls(spread: float, seed: int) -> np.ndarray:
+        scene = placed(1.0, seed, crowding=0.0, spread=spread)
+        found = []
+        for centre, middle in zip(PLACES_NM[:3], scene.vesicles.membrane_radii_vox, strict=False):
+            distance, density = shell_density(scene, centre)
+            near = np.abs(distance - middle) < 7
+            found.append(np.average(distance[near], weights=density[near]) - middle)
+        return np.array(found)
+
+    for seed in range(2):
+        np.testing.assert_allclose(walls(0.06, seed), walls(0.0, seed), atol=0.1)
+
+
+def test_unknown_lookalike_is_named() -> None:
+    with pytest.raises(ValueError, match="'bead'.*sheet.*gold"):
+        placed(2.0, lookalikes=[("bead", (30.0, 20.0, 20.0))])
+
+
+def test_cytosol_fills_placed_scenes() -> None:
+    """From face to face, however the specimen lies in other scenes."""
+    for seed in range(4):
+        density = placed(2.3, seed, crowding=1.0).density
+        levels = density.mean(axis=(1, 2))
+        assert levels[[0, 1, -2, -1]].min() > 0.02, seed
+    assert placed(2.3, crowding=0.0).density[:, 0, -1].max() < 1e-3
+
+
 @pytest.mark.parametrize("voxel_nm", [0.9, 1.7, 2.6])
 def test_painted_membrane_lies_at_its_radius(voxel_nm: float) -> None:
     canvas = Canvas(np.zeros(tuple(int(n / voxel_nm) for n in (60, 66, 72)), dtype=np.float32), voxel_nm)
@@ -65,6 +185,18 @@ def test_leaflets_are_resolved_at_fine_voxels_only() -> None:
     assert fine[middle] < 0.7 * fine.max()
     assert coarse[middle] > 0.85 * coarse.max()
     assert fine.sum() == pytest.approx(coarse.sum(), rel=0.12)  # the same mass
+
+
+@pytest.mark.parametrize("thickness_nm", [3.3, 4.0, 5.5])
+def test_head_groups_lie_on_their_planes(thickness_nm: float) -> None:
+    distance = np.arange(-6, 6.0001, 0.01).astype(np.float32)
+    density = Bilayer(thickness_nm, 1.2).profile(distance, 0.2)
+    np.testing.assert_allclose(density, density[::-1], atol=1e-5)
+    outer = distance[len(distance) // 2 :][np.argmax(density[len(distance) // 2 :])]
+    assert outer == pytest.approx(HEAD_SHARE / 2 * thickness_nm, abs=0.06 * thickness_nm)
+    # And the thickness over all is to where their density has fallen to half.
+    beyond = distance[distance > outer][np.argmin(density[distance > outer] > 0.5 * density.max())]
+    assert beyond == pytest.approx(thickness_nm / 2, abs=0.06 * thickness_nm)
 
 
 def test_ball_has_its_volume_and_misses_are_ignored() -> None:
