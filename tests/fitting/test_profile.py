@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -118,6 +120,45 @@ def test_outside_and_masked_samples_do_not_count():
     again = sample_polar(read_box(Tomogram(dirty, tomogram.grid), centre, 12, 1), centre, radii, set_, masks=masks)
     profile, _ = radial_mean(again, np.ones(len(set_.patches)))
     assert profile[1] < 20
+
+
+@pytest.mark.parametrize("binning", [1, 2, 3])
+def test_boxes_end_at_the_faces_with_whole_blocks(binning, rng):
+    grey = rng.normal(size=(31, 32, 34)).astype(np.float32)
+    tomogram = Tomogram(-grey, Grid(grey.shape, 1.0), invert=True)
+    box = read_box(tomogram, np.array([2.3, 16.0, 29.7]), 9.0, binning)
+    assert box is not None
+    start = np.rint(box.low_vox + 0.5).astype(int)
+    stop = np.rint(box.high_vox + 0.5).astype(int)
+    np.testing.assert_array_equal((stop - start) % binning, 0)
+    assert start[0] == 0 and np.all(stop <= grey.shape) and grey.shape[2] - stop[2] < binning
+    # Symmetric about the centre where no face is near, to a block.
+    assert abs((start[1] + stop[1] - 1) / 2 - 16.0) <= 0.5 * binning and stop[1] - start[1] > 19 - binning
+    np.testing.assert_allclose(box.origin_vox, start + (binning - 1) / 2)
+    for place in ((0, 0, 0), (1, 2, 1), tuple(n - 1 for n in box.values.shape)):
+        first = start + np.array(place) * binning
+        block = tuple(slice(a, a + binning) for a in first)
+        assert box.values[place] == pytest.approx(grey[block].mean(), abs=1e-6)
+
+
+def test_weights_of_radii_and_patches_are_those_of_the_mean():
+    tomogram = radial_tomogram((30, 30, 30), (15, 15, 15), lambda d: d)
+    box = read_box(tomogram, np.full(3, 15.0), 12, 1)
+    assert box is not None
+    set_, radii = direction_set(512), np.array([-1.0, 4.0, 8.0])
+    plain = sample_polar(box, np.full(3, 15.0), radii, set_)
+    weighted = sample_polar(box, np.full(3, 15.0), radii, set_, weights=np.array([1.0, 0.5, 0.0]))
+    np.testing.assert_array_equal(weighted.means, plain.means)
+    np.testing.assert_array_equal(weighted.counts, plain.counts * [1.0, 0.5, 0.0])
+    np.testing.assert_array_equal(plain.counts[:, 0], 0)  # behind the centre there is nothing
+    assert plain.counts[:, 1].sum() == plain.total == len(set_.directions)
+    half = set_.patches[:, 0] > 0
+    grey = plain.means + np.where(half, 3.0, 0.0)[:, None]
+    profile, total = radial_mean(replace(plain, means=grey), np.where(half, 1.0, 2.0))
+    upper = plain.counts[half, 1].sum()
+    share = upper / (upper + 2 * plain.counts[~half, 1].sum())
+    np.testing.assert_allclose(profile, [0, 4 + 3 * share, 8 + 3 * share], atol=0.1)
+    assert total[0] == 0 and total[1] == pytest.approx(2 * len(set_.directions) - upper)
 
 
 def test_a_box_off_the_volume_is_none():
