@@ -12,14 +12,14 @@ from deepvesicle.grid import Grid, Probability, Tomogram
 from deepvesicle.network.patches import occupancy
 from deepvesicle.phantom.imaging import Imaging, image_scene
 from deepvesicle.phantom.scene import Scene
-from deepvesicle.phantom.shapes import Bilayer, Canvas, add_compartment
+from deepvesicle.phantom.shapes import HEAD_SHARE, Bilayer, Canvas, add_compartment
 from deepvesicle.pipeline import counts, segment
 from deepvesicle.scoring.match import match
 from deepvesicle.settings import ProposalSettings, RefinementSettings, Settings
 from deepvesicle.spheres import inside_fractions
 from deepvesicle.vesicles import Status, Vesicles
 
-THICKNESS_NM = 4.5
+THICKNESS_NM = 2.8  # between the planes of head groups
 #: Outer radius and place (z, y, x), nm: alone, touching pair, cluster of three, cut by faces of x, y and z.
 SPHERES_NM = (
     (20.0, (60.0, 52.0, 61.0)),
@@ -44,7 +44,7 @@ def _phantom(voxel_nm: float, seed: int = 3, contrast: float = 1.2) -> tuple[Tom
     centres = np.array([place for _, place in SPHERES_NM]) + (0, 0, margin * voxel_nm)
     radii = np.array([radius for radius, _ in SPHERES_NM])
     for centre, radius in zip(centres, radii, strict=True):
-        add_compartment(canvas, centre, (radius - THICKNESS_NM / 2,) * 3, Bilayer(THICKNESS_NM, 1.0), 0.05, 0.0)
+        add_compartment(canvas, centre, (radius - THICKNESS_NM / 2,) * 3, Bilayer(THICKNESS_NM / HEAD_SHARE, 1.0), 0.05, 0.0)
     grid = Grid(shape, voxel_nm)  # type: ignore[arg-type]
     truth = Vesicles.from_spheres(
         grid,

@@ -30,6 +30,9 @@ START_ERROR = 0.25
 CENTRE_SLACK_VOX = 0.5
 #: Significance below which there is clearly no membrane, and below which it is in doubt (standard errors).
 NO_MEMBRANE_Z, WEAK_MEMBRANE_Z = 3.0, 5.0
+#: A shell is complete if its weakest side stands out by so many standard errors, its weaker sides have this share of the
+#: mean depth, and this share of the directions shows a dark line.
+COMPLETE_Z, COMPLETE_SIDE, COMPLETE_SHARE = 8.0, 0.6, 0.97
 #: Lumen minus membrane, in SDs of the lumen, below which a sphere to which no membrane could be fitted is solid.
 SOLID_CONTRAST = -0.5
 #: Two fits whose centres are closer than this share of the larger radius are one vesicle, unless nested.
@@ -230,8 +233,17 @@ def _looks(vesicles: Vesicles, settings: OutlierSettings) -> Vesicles:
     clear = known & (looks >= settings.doubtful_score) & ~_failed(vesicles)
     # If hardly anything is clear, the tomogram may be too dim, or unlike those that looks were learned on.
     if 2 * int(clear.sum()) >= int(known.sum()):
-        result = _mark(result, known & (looks < settings.rejected_score), Status.REJECTED, texts)
+        wrong = known & (looks < settings.rejected_score) & ~_complete(vesicles)
+        result = _mark(result, wrong, Status.REJECTED, texts)
     return _mark(result, judged & (looks < settings.doubtful_score), Status.DOUBTFUL, texts)
+
+
+def _complete(vesicles: Vesicles) -> Mask:
+    """Spheres with a clear membrane on every side that is resolved, and no dense inside: never rejected for looks."""
+    z, weakest = _feature(vesicles, "weakest_side_z"), _feature(vesicles, "weakest_side")
+    hollow = _feature(vesicles, "lumen_density") > _feature(vesicles, "membrane_density")
+    share = _feature(vesicles, "membrane_share")
+    return np.asarray((z > COMPLETE_Z) & (weakest > COMPLETE_SIDE) & (share > COMPLETE_SHARE) & hollow)
 
 
 def _membranes(vesicles: Vesicles) -> Vesicles:

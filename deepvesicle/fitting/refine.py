@@ -227,8 +227,7 @@ def _failures(work: RayFits, joint: dict[int, ModelFit], rows: list[int], voxel_
                 f"not fitted: the radius ran from {start * voxel_nm:.1f} to {work.radii[row] * voxel_nm:.1f} nm"
             )
         elif row in joint:
-            # Filters and whitening can take a clear membrane's gain away, but not how it stands out on rays.
-            if joint[row].gain < MIN_GAIN and fit.significance < needed + 3:
+            if joint[row].gain < MIN_GAIN:
                 reasons[row] = f"no membrane found (log-likelihood gain {joint[row].gain:.1f})"
         elif fit.amplitude <= 0 or fit.significance < needed:
             reasons[row] = f"no membrane found (contrast {fit.significance:.1f} standard errors)"
