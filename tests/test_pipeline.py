@@ -44,7 +44,8 @@ def _phantom(voxel_nm: float, seed: int = 3, contrast: float = 1.2) -> tuple[Tom
     centres = np.array([place for _, place in SPHERES_NM]) + (0, 0, margin * voxel_nm)
     radii = np.array([radius for radius, _ in SPHERES_NM])
     for centre, radius in zip(centres, radii, strict=True):
-        add_compartment(canvas, centre, (radius - THICKNESS_NM / 2,) * 3, Bilayer(THICKNESS_NM / HEAD_SHARE, 1.0), 0.05, 0.0)
+        membrane = Bilayer(THICKNESS_NM / HEAD_SHARE, 1.0)
+        add_compartment(canvas, centre, (radius - THICKNESS_NM / 2,) * 3, membrane, 0.05, 0.0)
     grid = Grid(shape, voxel_nm)  # type: ignore[arg-type]
     truth = Vesicles.from_spheres(
         grid,

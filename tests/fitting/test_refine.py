@@ -130,7 +130,7 @@ def test_a_quarter_turn_about_z_turns_the_fit(small_case):
     turned_start = Vesicles.from_spheres(grid, turn(start.centres_vox), start.radii_vox)
     turned = refine(Tomogram(data, grid), turned_start, settings_for(60, "x"))
     np.testing.assert_allclose(turned.centres_vox, turn(plain.centres_vox), atol=2e-3)
-    np.testing.assert_allclose(turned.features["contrast"], plain.features["contrast"], rtol=1e-3)
+    np.testing.assert_allclose(turned.features["contrast"], plain.features["contrast"], rtol=3e-3)
 
 
 def test_grey_scale_and_inversion_do_not_matter(small_case):
@@ -164,9 +164,9 @@ def test_golden_result(small_case):
 # z, y, x, middle and outer radius, voxels
 GOLDEN = np.array(
     [
-        [20.504, 22.738, 25.097, 9.234, 9.747],
-        [23.626, 45.178, 28.396, 10.410, 10.923],
-        [22.128, 33.497, 64.765, 11.623, 12.136],
+        [20.504, 22.738, 25.097, 9.193, 9.747],
+        [23.626, 45.178, 28.396, 10.369, 10.923],
+        [22.128, 33.497, 64.765, 11.582, 12.136],
     ]
 )
 
