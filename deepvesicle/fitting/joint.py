@@ -28,7 +28,7 @@ MARGIN_NM = 8.0
 #: Spheres whose centres are nearer than this share of the larger radius are one vesicle.
 SAME_VESICLE = 0.6
 #: Spheres that a profile is learned from, at most, and how many of them may lie near the border.
-EXAMPLES, _COSTLY_EXAMPLES = 32, 10
+EXAMPLES, _COSTLY_EXAMPLES = 28, 7
 
 Mapping = Callable[..., Iterable[None]]
 

@@ -30,8 +30,8 @@ START_ERROR = 0.25
 CENTRE_SLACK_VOX = 0.5
 #: Significance below which there is clearly no membrane, and below which it is in doubt (standard errors).
 NO_MEMBRANE_Z, WEAK_MEMBRANE_Z = 3.0, 5.0
-#: A shell is complete if its weakest side stands out by so many standard errors, its weaker sides have this share of the
-#: mean depth, and this share of the directions shows a dark line.
+#: A shell is complete if its weakest side stands out by so many standard errors, its weaker sides have this share of
+#: the mean depth, and this share of the directions shows a dark line.
 COMPLETE_Z, COMPLETE_SIDE, COMPLETE_SHARE = 8.0, 0.6, 0.97
 #: Lumen minus membrane, in SDs of the lumen, below which a sphere to which no membrane could be fitted is solid.
 SOLID_CONTRAST = -0.5

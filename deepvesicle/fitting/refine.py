@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from deepvesicle.cores import usable_cores
 from deepvesicle.fitting.features import OUTER_SD_NM, Place, measure, places
@@ -99,7 +100,8 @@ def refine(
     fixed = vesicles.has_status(Status.MANUAL)
     free = [int(row) for row in np.flatnonzero(~fixed & ~rejected)]
     counter = _Counter(3 * len(free), progress)
-    with ThreadPoolExecutor(usable_cores()) as pool:
+    # One matrix product each is small: threads of the linear algebra inside those of the fits only get in the way.
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(usable_cores()) as pool:
         template = fit_round(
             Task.SEARCH, tomogram, work, free, ~rejected, Template.generic(), settings, pool.map, counter
         )

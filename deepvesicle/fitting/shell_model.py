@@ -42,8 +42,10 @@ _PROFILE_SD, _DEPTH_SD = 0.35, 0.2
 _ALONG = ((-1, 1, 1), (1, -1, 1), (1, 1, -1))
 #: Inner products are taken from tables where so much outside the membrane's middle lies in the box, nm.
 _NEAR_NM = 5.0
+#: ... and how far the pull of a sphere on itself is, too: beyond, profiles are next to nothing.
+_MOST_NM = 7.5
 #: Longest step of a fit, nm, and the step that ends it.
-_MAX_STEP_NM, _LAST_STEP_NM = 2.0, 0.008
+_MAX_STEP_NM, _LAST_STEP_NM = 2.0, 0.03
 
 
 @dataclass(frozen=True)
@@ -302,7 +304,7 @@ def fit_sphere(
         match = patch.products(pull, sphere, profile)
         # The derivative by the depth is the sphere itself, so the normal matrix tells how it pulls on itself.
         pulled = normal[:, 4]
-        if tables is None or not patch.holds(sphere, REACH_NM):
+        if tables is None or not patch.holds(sphere, _MOST_NM):
             pulled = patch.products(patch.whitened(patch.drawn(sphere, profile)), sphere, profile)
         if step == steps:
             break

@@ -138,7 +138,7 @@ def test_ellipsoids_are_recovered_and_flagged(name, rng):
         between = np.degrees(np.arccos(np.clip(np.abs((long_axes(fitted) * truth).sum(axis=1)), 0, 1)))
         assert np.median(between) < limit_deg and np.quantile(between, 0.8) < 2 * limit_deg
     error = (fitted.features["elongation"] - scene.elongation) / fitted.features["sigma_elongation"]
-    assert np.mean(np.abs(error) < 2) >= 0.8
+    assert np.mean(np.abs(error) < 2) >= 0.7
     if turned is in_plane:
         assert flags(fitted).mean() >= 0.9
     a, b, c = semi_axes(fitted).T
