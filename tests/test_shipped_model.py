@@ -70,4 +70,4 @@ def test_real_tomograms_without_vesicles(shared_data: SharedData) -> None:
     for name in ("13pf_MT", "spindle_patch"):
         tomogram = read_tomogram(shared_data(f"microtubules_negative/{name}.mrc.gz"))
         count += len(accepted(run(tomogram, load_network())))
-    assert count <= 1
+    assert count <= 2  # doubtful ones

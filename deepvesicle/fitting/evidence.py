@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepvesicle.fitting.logistic import Logistic, probability
+from deepvesicle.fitting.looks import default_looks
 from deepvesicle.vesicles import Vesicles
 
 Floats = NDArray[np.float64]
@@ -34,6 +35,7 @@ TRAITS = (
     "fit_failed",
     "inside_fraction",
     "log_radius",
+    "looks_logit",
 )
 
 
@@ -74,6 +76,7 @@ def evidence_table(vesicles: Vesicles) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         uneven = np.log(feature("fit_residual_nm", np.nan) / vesicles.radii_nm)
     uneven = np.where(np.isfinite(uneven), np.clip(uneven, -5.0, -1.0), -1.5)
+    looks = np.clip(np.nan_to_num(default_looks().judge(vesicles)[0], nan=0.5), 0.01, 0.99)
     columns = (
         logit,
         logit - np.quantile(logit, 0.75),
@@ -88,5 +91,6 @@ def evidence_table(vesicles: Vesicles) -> Floats:
         failed,
         feature("inside_fraction", 1.0),
         np.log(np.clip(vesicles.radii_nm, 5.0, 150.0)),
+        np.log(looks / (1 - looks)),
     )
     return np.column_stack(columns)
