@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from deepvesicle.cores import usable_cores
 from deepvesicle.fitting.features import OUTER_SD_NM, Place
+from deepvesicle.fitting.joint import MARGIN_NM, SAME_VESICLE
 from deepvesicle.fitting.profile import HALF_BILAYER_NM, Floats, working_binning
 from deepvesicle.fitting.rays import fit_shells
 from deepvesicle.fitting.shell_fit import Template, learned_template
@@ -38,8 +39,6 @@ from deepvesicle.settings import ProposalSettings, RefinementSettings
 from deepvesicle.spheres import inside_fractions
 from deepvesicle.vesicles import Status, Vesicles
 
-#: Around a sphere's reach, a box for its fit has this much more, nm.
-_MARGIN_NM = 8.0
 #: A start radius given by the user may be wrong by this factor, its centre by this share of the radius.
 _HINT_FACTOR, _HINT_OFFSET = 1.45, 0.5
 #: Clear findings that a profile is learned from, at most, and vesicles already known: usually, and where some marks are
@@ -64,8 +63,6 @@ _MIN_SIZES, _LEAST_SPREAD = 5, 0.12
 _WORTH_A_LOOK = 0.6
 #: Neighbours are masked to this far outside the middle of their membrane, nm.
 _MASK_NM = 3.0
-#: Spheres whose centres are nearer than this share of the larger radius are one vesicle.
-_SAME_VESICLE = 0.6
 #: What the SDs of the fit are multiplied by: clutter and deformation are not in the model. From simulated tomograms.
 _SIGMA_CENTRE, _SIGMA_RADIUS = 1.3, 1.5
 
@@ -259,7 +256,7 @@ class _Fitter:
         centres, radii = self._with_known(marked)
         distance = np.linalg.norm(centres - own.centre_nm, axis=1)
         near = distance < own.radius_nm + radii + 2 * REACH_NM
-        near &= distance > _SAME_VESICLE * np.maximum(radii, own.radius_nm)
+        near &= distance > SAME_VESICLE * np.maximum(radii, own.radius_nm)
         return [Sphere(centres[i], float(radii[i])) for i in np.flatnonzero(near)]
 
     def _with_known(self, marked: Iterable[Sphere]) -> tuple[Floats, Floats]:
@@ -270,7 +267,7 @@ class _Fitter:
         return np.concatenate([self.known_centres, centres]), np.concatenate([self.known_radii, radii])
 
     def _patch(self, sphere: Sphere) -> Patch | None:
-        reach = sphere.radius_nm + REACH_NM + _MARGIN_NM
+        reach = sphere.radius_nm + REACH_NM + MARGIN_NM
         return cut_patch(self.tomogram, self.whitening, sphere.centre_nm, reach)
 
     def _search(self, mark: _Mark, template: Template, marked: Sequence[Sphere]) -> list[Found]:

@@ -34,6 +34,7 @@ from deepvesicle.fitting.profile import (
     sample_polar,
     working_binning,
 )
+from deepvesicle.fitting.rays import neighbours
 from deepvesicle.fitting.shell_fit import TEMPLATE_REACH_NM, MatchTables, Template, learned_template, match_tables
 from deepvesicle.grid import Tomogram
 from deepvesicle.settings import RefinementSettings
@@ -132,10 +133,12 @@ def fit_ellipsoids(
     half = np.where(np.isfinite(vesicles.thickness_vox), vesicles.thickness_vox * voxel_nm / 2, HALF_BILAYER_NM)
     middle = vesicles.membrane_radii_vox * voxel_nm
     middle = np.maximum(np.where(np.isfinite(middle), middle, vesicles.radii_nm - half), 2 * voxel_nm)
-    neighbours = _neighbours(vesicles)
+    present = ~vesicles.has_status(Status.REJECTED)
+    outer = vesicles.radii_vox + _NEIGHBOUR_MARGIN_NM / voxel_nm
 
     def sampled(row: int) -> _Rays | None:
-        return _sample(tomogram, vesicles.centres_vox[row], float(middle[row]), neighbours(row))
+        hidden = neighbours(vesicles.centres_vox, outer, row, present)
+        return _sample(tomogram, vesicles.centres_vox[row], float(middle[row]), hidden)
 
     kept = {row: sampled(row) for row in rows[:: max(1, -(-len(rows) // _MAX_LEARNED))]}
     template = _learn(list(kept.values()), tilt)
@@ -167,24 +170,6 @@ def _flagged(vesicles: Vesicles, fits: dict[int, EllipsoidFit]) -> Vesicles:
         for old, m, r in zip(vesicles.reasons, may, rows, strict=True)
     )
     return vesicles.replace(reasons=kept).with_status(rows & may, Status.DOUBTFUL, reasons)
-
-
-def _neighbours(vesicles: Vesicles) -> Callable[[int], tuple[Floats, Floats]]:
-    """A function that finds the spheres (k, 3), (k,) that hide a part of the tomogram from the fit of a row.
-
-    Spheres that share their centre with it are second proposals of one vesicle, or nested: not neighbours.
-    """
-    present = ~vesicles.has_status(Status.REJECTED)
-    places = vesicles.centres_vox[present]
-    radii = vesicles.radii_vox[present] + _NEIGHBOUR_MARGIN_NM / vesicles.grid.voxel_nm
-
-    def near(row: int) -> tuple[Floats, Floats]:
-        own = float(vesicles.radii_vox[row])
-        distance = np.linalg.norm(places - vesicles.centres_vox[row], axis=1)
-        rows = (distance < 2 * own + radii) & (distance > np.maximum(0.6 * own, radii))
-        return places[rows], radii[rows]
-
-    return near
 
 
 def _sample(tomogram: Tomogram, centre_vox: Floats, radius_nm: float, masks: tuple[Floats, Floats]) -> _Rays | None:

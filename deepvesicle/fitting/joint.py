@@ -111,7 +111,7 @@ class JointFit:
         return cut_patch(self.tomogram, self.whitening, sphere.centre_nm, reach)
 
     def _around(self, row: int, present: NDArray[np.bool_]) -> list[Sphere]:
-        """Spheres that reach into the box of one, but for those that are the same vesicle."""
+        """Spheres whose profile reaches into that of one, but for those that are the same vesicle."""
         centres, radii = self._arrays()
         own = self.spheres[row]
         distance = np.linalg.norm(centres - own.centre_nm, axis=1)
