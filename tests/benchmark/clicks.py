@@ -177,7 +177,7 @@ def _timed(command: list[str], folder: Path) -> float:
 def main() -> None:
     """Run all cases and write the section."""
     rows: list[Row] = []
-    for case in (speed, other_simulator, shells, phantoms):
+    for case in (other_simulator, shells, phantoms, speed):
         if case in (other_simulator, shells) and not SHARED_DATA.exists():
             print(f"{case.__name__}: left out, its data are not here")
             continue
