@@ -22,6 +22,9 @@ Mask = NDArray[np.bool_]
 #: A sphere the network is this sure of is not rejected for its looks, nor for being unlike the others; nor is one
 #: without a score that looks so much like a vesicle.
 CONFIDENT_SCORE = 0.9
+#: One the network is not sure of is rejected if it looks less than this like a vesicle. Of true ones in phantoms one in
+#: 100 looks less than 0.5 like one.
+HOPELESS_LOOKS = 0.05
 #: A sphere without a membrane and with a score below this is rejected.
 LOW_SCORE = 0.5
 #: How far off a start sphere may be in place and size, as a share of its radius.
@@ -235,6 +238,9 @@ def _looks(vesicles: Vesicles, settings: OutlierSettings) -> Vesicles:
     if 2 * int(clear.sum()) >= int(known.sum()):
         wrong = known & (looks < settings.rejected_score) & ~_complete(vesicles)
         result = _mark(result, wrong, Status.REJECTED, texts)
+    # Where the network hesitates too, both together are enough.
+    hesitant = np.isfinite(vesicles.scores) & (MASK_SCORE in vesicles.features) & (vesicles.scores < CONFIDENT_SCORE)
+    result = _mark(result, hesitant & (looks < HOPELESS_LOOKS) & ~_complete(vesicles), Status.REJECTED, texts)
     return _mark(result, judged & (looks < settings.doubtful_score), Status.DOUBTFUL, texts)
 
 
