@@ -98,6 +98,7 @@ def segment(
     from deepvesicle.fitting.propose import propose
     from deepvesicle.fitting.refine import refine
     from deepvesicle.fitting.tilts import find_tilts
+    from deepvesicle.fitting.whitening import estimate_whitening
 
     if probability is None:
         if network is None:
@@ -114,9 +115,11 @@ def segment(
     def telling(stage: str) -> Callable[[int, int], None]:
         return lambda done, total: progress(stage, done, total) if progress else None
 
-    tilts = find_tilts(tomogram, settings.refinement)
-    refinement = replace(settings.refinement, tilt_range_deg=tilts.range_deg)
-    vesicles = refine(tomogram, vesicles, refinement, progress=telling("fit"))
+    given = settings.refinement
+    whitening = estimate_whitening(tomogram, given.tilt_axis, given.tilt_range_deg)
+    tilts = find_tilts(tomogram, given, whitening)
+    refinement = replace(given, tilt_range_deg=tilts.range_deg)
+    vesicles = refine(tomogram, vesicles, refinement, whitening=whitening, progress=telling("fit"))
     if refinement.ellipsoid:
         from deepvesicle.fitting.ellipsoid import fit_ellipsoids
 
@@ -213,7 +216,7 @@ def fix(
         from deepvesicle.fitting.whitening import estimate_whitening
 
         if not measured:
-            whitening = estimate_whitening(tomogram, settings.refinement.tilt_axis)
+            whitening = estimate_whitening(tomogram, settings.refinement.tilt_axis, settings.refinement.tilt_range_deg)
             measured.append((whitening, find_tilts(tomogram, settings.refinement, whitening)))
         whitening, tilts = measured[0]
         return fit_marks(

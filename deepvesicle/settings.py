@@ -120,10 +120,20 @@ class Settings:
         return settings
 
 
+#: A tilt series covers at least so much, degrees; less is a slip of the pen.
+LEAST_TILTS_DEG = 20.0
+#: Labels further apart than this would lose whole vesicles.
+MAX_GAP_VOX = 10
+
+
 def is_tilt_range(range_deg: tuple[float, float]) -> bool:
     """Whether two numbers are the lowest and the highest tilt of a series, degrees."""
     low, high = range_deg
-    return -90 <= low < high <= 90
+    return -90 <= low and high <= 90 and high - low >= LEAST_TILTS_DEG
+
+
+#: Outlier settings that are probabilities.
+_SHARES = ("doubtful_p", "rejected_p", "rejected_score", "doubtful_score")
 
 
 def _refuse_nonsense(settings: Settings, source: str) -> None:
@@ -133,7 +143,7 @@ def _refuse_nonsense(settings: Settings, source: str) -> None:
     if tilts is not None and not is_tilt_range(tilts):
         raise BadInputError(
             f"{source}: refinement.tilt_range_deg is not a range of tilts",
-            expected="the lowest and the highest, in degrees, between -90 and 90",
+            expected=f"the lowest and the highest, between -90 and 90 degrees, at least {LEAST_TILTS_DEG:g} apart",
             got=f"{tilts[0]:g} and {tilts[1]:g}",
         )
     if refinement.tilt_axis not in TILT_AXES:
@@ -142,8 +152,24 @@ def _refuse_nonsense(settings: Settings, source: str) -> None:
             expected=" or ".join(TILT_AXES),
             got=repr(refinement.tilt_axis),
         )
-    if gap < 0:
-        raise BadInputError(f"{source}: labels.gap_vox is not valid", expected="0 or more voxels", got=f"{gap}")
+    if not 0 <= gap <= MAX_GAP_VOX:
+        raise BadInputError(
+            f"{source}: labels.gap_vox is not valid", expected=f"0 to {MAX_GAP_VOX} voxels", got=f"{gap}"
+        )
+    shares = {"proposal.min_inside_fraction": settings.proposal.min_inside_fraction}
+    shares |= {f"outliers.{name}": getattr(settings.outliers, name) for name in _SHARES}
+    for name, value in shares.items():
+        if not 0 <= value <= 1:
+            raise BadInputError(f"{source}: {name} is not valid", expected="between 0 and 1", got=f"{value:g}")
+    least = {
+        "prediction.tile_vox": (settings.prediction.tile_vox, 16),
+        "prediction.threads": (settings.prediction.threads, 0),
+        "refinement.max_iterations": (refinement.max_iterations, 1),
+        "outliers.max_overlap_nm": (settings.outliers.max_overlap_nm, 0),
+    }
+    for name, (number, lowest) in least.items():
+        if not lowest <= number < float("inf"):
+            raise BadInputError(f"{source}: {name} is not valid", expected=f"{lowest} or more", got=f"{number:g}")
 
 
 def _checked(name: str, default: Any, value: Any) -> Any:

@@ -112,6 +112,8 @@ class FixAction:
         record = None if options.new else _read_record(source["record"])
         settings = _settings(options, record)
         tomogram = self._open(request.tomogram, record)
+        if not options.new:
+            _refuse_other_tomogram(source["labels"], tomogram)
         table = None if options.new else _read_table(source["table"], tomogram)
         drawn = read_drawn(
             request.model_path, request.model, tomogram.grid, names=options.names, everything=options.new
@@ -242,6 +244,24 @@ def _read_record(path: Path) -> RunRecord | None:
     from deepvesicle.files.run_record import read_run_record
 
     return read_run_record(path) if path.exists() else None
+
+
+def _refuse_other_tomogram(labels: Path, tomogram: Tomogram) -> None:
+    """Labels of another shape belong to another tomogram, and so do the model and the table beside them."""
+    from deepvesicle.errors import BadInputError
+    from deepvesicle.files.tomogram import read_header
+
+    if not labels.exists():
+        return
+    nz, ny, nx = read_header(labels).shape_zyx
+    z, y, x = tomogram.grid.shape_zyx
+    if (nz, ny, nx) != (z, y, x):
+        raise BadInputError(
+            f"the results are of another tomogram than the one given: see {labels}",
+            expected=f"{nx} x {ny} x {nz} voxels",
+            got=f"{x} x {y} x {z}",
+            remedy="Give the tomogram that was segmented",
+        )
 
 
 def _read_table(path: Path, tomogram: Tomogram) -> Vesicles | None:

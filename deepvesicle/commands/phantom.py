@@ -26,7 +26,7 @@ def phantom(
     max_tilt: Annotated[
         float | None, typer.Option(metavar="DEGREES", help="Highest tilt; a random one of 42 to 66 by default.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same phantom.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same phantom.")] = 1,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Simulate a tomogram, and write it with its true vesicles as IMOD model, labels and table."""

@@ -178,7 +178,7 @@ class _Fitter:
         whitening: Whitening | None = None,
     ) -> None:
         self.tomogram, self.marks, self.pool = tomogram, marks, pool
-        self.whitening = whitening or estimate_whitening(tomogram, refinement.tilt_axis)
+        self.whitening = whitening or estimate_whitening(tomogram, refinement.tilt_axis, refinement.tilt_range_deg)
         self.refinement = resolved(tomogram, refinement, self.whitening)
         self.tilts = (self.refinement.tilts_deg, refinement.tilt_axis)
         voxel = tomogram.grid.voxel_nm

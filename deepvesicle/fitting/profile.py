@@ -139,6 +139,8 @@ class Box:
 def read_box(tomogram: Tomogram, centre_vox: Floats, half_width_vox: float, binning: int) -> Box | None:
     """The part of the tomogram within `half_width_vox` of a centre along each axis; None where nothing is inside."""
     shape = np.asarray(tomogram.grid.shape_zyx)
+    if not np.isfinite(centre_vox).all():
+        return None
     start = np.clip(np.floor(centre_vox - half_width_vox).astype(int), 0, shape)
     stop = np.clip(np.ceil(centre_vox + half_width_vox).astype(int) + 1, 0, shape)
     # Whole blocks only: up to binning - 1 voxels at the far side are left out.

@@ -229,7 +229,7 @@ def _fit_one(
         centre, radius = _coarse(box, centre, radius, masks, template, settings, voxel)
     count = _direction_count(radius / binning)
     set_ = direction_set(count)
-    resolved, shares = patch_weights(count, settings.tilts_deg, settings.tilt_axis)
+    seen, shares = patch_weights(count, settings.tilts_deg, settings.tilt_axis)
     step = min(0.5 * voxel * binning, 1.0)
     window = np.arange(-np.ceil((TEMPLATE_REACH_NM + SLACK_NM) / step), np.ceil(14.0 / step) + 1) * step
     shifts = np.arange(-SLACK_NM, SLACK_NM + 1e-9, 0.25)
@@ -241,9 +241,7 @@ def _fit_one(
         table = sample_polar(box, centre, radii_nm / voxel, set_, weights=weights, masks=masks)
         tables = match_tables(table, window, shifts, template.blurred(0.02 * radius * voxel), radius * voxel)
         offset = (work.start_centres[row] - centre) * voxel
-        fit = fit_shell(
-            tables, set_.patches, resolved, shares, np.zeros(3), radius * voxel, (offset, start_nm, start_nm)
-        )
+        fit = fit_shell(tables, set_.patches, seen, shares, np.zeros(3), radius * voxel, (offset, start_nm, start_nm))
         if not (np.isfinite(fit.radius_nm) and np.all(np.isfinite(fit.displacement_nm))):
             return
         work.fits[row] = fit
@@ -273,7 +271,7 @@ def _coarse(
     """Look for the sphere within a third of the radius; centre and radius, voxels."""
     count = _direction_count(radius / box.binning)
     set_ = direction_set(count)
-    resolved, shares = patch_weights(count, settings.tilts_deg, settings.tilt_axis)
+    seen, shares = patch_weights(count, settings.tilts_deg, settings.tilt_axis)
     radius_nm = radius * voxel
     step = max(0.75 * voxel * box.binning, 0.025 * radius_nm)
     radii_nm = np.arange(0.25 * radius_nm, 1.75 * radius_nm + TEMPLATE_REACH_NM, step)
@@ -281,9 +279,9 @@ def _coarse(
     shifts = np.arange(0.35, 1.76, 0.03) * radius_nm
     wide = template.blurred(0.05 * radius_nm)
     tables = match_tables(table, radii_nm - radius_nm, shifts - radius_nm, wide, radius_nm)
-    displacement, found = coarse_search(tables, set_.patches, resolved, radius_nm)
+    displacement, found = coarse_search(tables, set_.patches, seen, radius_nm)
     start = (np.zeros(3), radius_nm, radius_nm)
-    fit = fit_shell(tables, set_.patches, resolved, shares, displacement, found, start, steps=6)
+    fit = fit_shell(tables, set_.patches, seen, shares, displacement, found, start, steps=6)
     if np.linalg.norm(fit.displacement_nm) < MAX_MOVE * radius_nm and fit.amplitude > 0:
         displacement, found = fit.displacement_nm, fit.radius_nm
     return centre + displacement / voxel, found / voxel

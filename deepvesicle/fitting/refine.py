@@ -66,6 +66,7 @@ def refine(
     vesicles: Vesicles,
     settings: RefinementSettings,
     *,
+    whitening: Whitening | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Vesicles:
     """Fit centre, membrane radius and thickness of each vesicle to the tomogram.
@@ -78,6 +79,8 @@ def refine(
         Start spheres on the tomogram's grid; they may be off by 30 % of the radius in the centre and 20 % in size.
         MANUAL rows keep their sphere and get features; REJECTED rows are left as they are.
     settings : RefinementSettings
+    whitening : Whitening, optional
+        Of the tomogram, if it has been estimated already.
     progress : callable, optional
         Called with the number of fits done and the total.
 
@@ -90,7 +93,8 @@ def refine(
         Features: see `features.measure`, and ``fit_residual_nm``, ``sphericity``, ``coverage``, ``membrane_z``,
         ``likelihood_gain``, ``shift_nm``, ``fit_failed``.
     """
-    whitening = estimate_whitening(tomogram, settings.tilt_axis)
+    if whitening is None:
+        whitening = estimate_whitening(tomogram, settings.tilt_axis, settings.tilt_range_deg)
     settings = resolved(tomogram, settings, whitening)
     voxel_nm = tomogram.grid.voxel_nm
     half = HALF_BILAYER_NM / voxel_nm
@@ -113,6 +117,7 @@ def refine(
         else:
             joint, common = _fit_together(tomogram, whitening, work, free, fixed, template, settings, pool.map, counter)
             template = fit_round(Task.LOOK, tomogram, work, free, ~rejected, template, settings, pool.map, counter)
+    counter.finish()
     failed = _failures(work, joint, free, voxel_nm)
     lies = places(PROFILE_NM, work.profiles, work.profile_halves, trust(work), common)
     return _table(tomogram, vesicles, work, joint, free, failed, lies, settings, template)
@@ -123,6 +128,11 @@ class _Counter:
 
     def __init__(self, total: int, progress: Callable[[int, int], None] | None) -> None:
         self.done, self.total, self.progress = 0, total, progress
+
+    def finish(self) -> None:
+        """Some ways take fewer fits than others."""
+        if self.done < self.total:
+            self(self.total - self.done)
 
     def __call__(self, more: int) -> None:
         self.done += more
@@ -162,7 +172,8 @@ def _fit_together(
     fits.learn(best, present)
     if not np.any(fits.profile.values):
         return {}, None  # no dark membrane on the whole
-    # The clearest first, so that the profile is learned from spheres in their places before all others are fitted.
+    # Learned once without neighbours, which cannot be taken out before there is a profile, and once with; then the
+    # clearest are fitted first, so that the last profile is learned from spheres in their places.
     fits.learn(best, present)
     fits.fit(best[:EXAMPLES], present, _STEPS)
     fits.learn(best, present)

@@ -103,7 +103,9 @@ class Whitening:
         return self._cache[key]
 
 
-def estimate_whitening(tomogram: Tomogram, tilt_axis: str = "y") -> Whitening:
+def estimate_whitening(
+    tomogram: Tomogram, tilt_axis: str = "y", tilts_deg: tuple[float, float] | None = None
+) -> Whitening:
     """Measure the power spectrum of a tomogram from boxes spread through it.
 
     Parameters
@@ -112,6 +114,9 @@ def estimate_whitening(tomogram: Tomogram, tilt_axis: str = "y") -> Whitening:
         May be memory-mapped: only the boxes are read.
     tilt_axis : str
         "y" (IMOD's convention) or "x"; the beam is along z.
+    tilts_deg : tuple of float, optional
+        Lowest and highest tilt: frequencies beyond are left out, even if the spectrum shows something there. Which way
+        positive tilts go is not known, so an uneven range counts both ways.
 
     Returns
     -------
@@ -131,6 +136,9 @@ def estimate_whitening(tomogram: Tomogram, tilt_axis: str = "y") -> Whitening:
     share = power / _usual_power(power, radius)
     wedges = {axis: _wedge(share, z, across, radius) for axis, across in (("y", x), ("x", y))}
     low, high = wedges[tilt_axis].tilts_deg
+    if tilts_deg is not None:
+        widest = max(abs(tilts_deg[0]), abs(tilts_deg[1]))
+        low, high = max(low, -widest), min(high, widest)
     across = x if tilt_axis == "y" else y
     tilt = _tilt(z, across)
     measured = (tilt >= low) & (tilt <= high) | ((across == 0) & ((-tilt >= low) & (-tilt <= high)))

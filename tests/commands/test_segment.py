@@ -296,3 +296,35 @@ def test_absurd_phantoms_are_refused(
     assert main(["phantom", "-o", str(tmp_path / "out"), *options]) == 2
     assert options[0] in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--gap", "50"),
+        ("--gap", "1000000000"),
+        ("--tilt-range", "10,11"),
+        ("--max-radius", "inf"),
+    ],
+)
+def test_values_beyond_reason_are_refused_before_the_work(
+    sample: Path, tmp_path: Path, arguments: tuple[str, str]
+) -> None:
+    assert main(["segment", str(sample), "-o", str(tmp_path), *arguments]) in (2, 3)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[prediction]\nthreads = -4\n",
+        "[prediction]\ntile_vox = 0\n",
+        "[outliers]\ndoubtful_p = nan\n",
+        "[outliers]\nrejected_score = -3\n",
+        "[proposal]\nmin_inside_fraction = 3\n",
+        "[refinement]\nmax_iterations = -1\n",
+    ],
+)
+def test_settings_beyond_reason_are_refused(sample: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "settings.toml").write_text(text)
+    assert main(["segment", str(sample), "-o", str(tmp_path), "--settings", str(tmp_path / "settings.toml")]) == 3

@@ -113,7 +113,7 @@ def test_mirrored_data_give_the_mirrored_fit(small_case, axis):
     mirrored = refine(Tomogram(np.flip(tomogram.data, axis), tomogram.grid), start.replace(centres_vox=places), FULL)
     back = mirrored.centres_vox.copy()
     back[:, axis] = last - back[:, axis]
-    np.testing.assert_allclose(back, plain.centres_vox, atol=2e-3)
+    np.testing.assert_allclose(back, plain.centres_vox, atol=4e-3)
     np.testing.assert_allclose(mirrored.radii_vox, plain.radii_vox, atol=1e-3)
 
 
@@ -129,7 +129,7 @@ def test_a_quarter_turn_about_z_turns_the_fit(small_case):
     plain = refine(tomogram, start, FULL)
     turned_start = Vesicles.from_spheres(grid, turn(start.centres_vox), start.radii_vox)
     turned = refine(Tomogram(data, grid), turned_start, settings_for(60, "x"))
-    np.testing.assert_allclose(turned.centres_vox, turn(plain.centres_vox), atol=2e-3)
+    np.testing.assert_allclose(turned.centres_vox, turn(plain.centres_vox), atol=4e-3)
     np.testing.assert_allclose(turned.features["contrast"], plain.features["contrast"], rtol=3e-3)
 
 
@@ -164,9 +164,9 @@ def test_golden_result(small_case):
 # z, y, x, middle and outer radius, voxels
 GOLDEN = np.array(
     [
-        [20.504, 22.738, 25.097, 9.193, 9.747],
-        [23.626, 45.178, 28.396, 10.369, 10.923],
-        [22.128, 33.497, 64.765, 11.582, 12.136],
+        [20.498, 22.740, 25.100, 9.190, 9.744],
+        [23.627, 45.178, 28.394, 10.369, 10.923],
+        [22.128, 33.499, 64.762, 11.583, 12.137],
     ]
 )
 

@@ -9,7 +9,7 @@ import pytest
 
 from deepvesicle.fitting.whitening import BOX, FLOOR, estimate_whitening
 from deepvesicle.grid import Grid, Tomogram
-from tests.fitting.wedge_noise import measured, noise_tomogram
+from tests.fitting.wedge_noise import measured, noise_tomogram, through
 
 SHAPE = (60, 72, 84)
 
@@ -126,3 +126,15 @@ def test_one_bad_voxel_does_not_spoil_the_spectrum(rng):
     data[5, 6, 7] = np.nan
     whitening = estimate_whitening(replace(tomogram, data=data))
     assert np.isfinite(whitening.weights).all() and whitening.weights.max() > 0
+
+
+def test_a_given_range_of_tilts_narrows_what_is_weighed_and_never_widens_it(rng):
+    shape = (64, 80, 96)
+    noise = Tomogram(through(rng.normal(size=shape), (-60.0, 60.0)).astype(np.float32), Grid(shape, 2.2))
+    seen = estimate_whitening(noise)
+    assert estimate_whitening(noise, "y", (-40.0, 30.0)).tilts_deg == (-40.0, 40.0)
+    wider = estimate_whitening(noise, "y", (-75.0, 75.0))
+    assert wider.tilts_deg == seen.tilts_deg
+    np.testing.assert_array_equal(wider.weights, seen.weights)
+    narrow = estimate_whitening(noise, "y", (-40.0, 40.0))
+    assert np.count_nonzero(narrow.weights) < 0.8 * np.count_nonzero(seen.weights)
