@@ -343,6 +343,17 @@ def test_unusable_files_are_refused_and_nothing_is_lost(case, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_results_of_another_tomogram_are_refused(case, capsys):
+    """One of the same voxel size in which the spheres would lie, too."""
+    smaller = Grid((GRID.shape_zyx[0], GRID.shape_zyx[1], GRID.shape_zyx[2] - 3), GRID.voxel_nm)
+    write_tomogram(case / "t.mrc", np.zeros(smaller.shape_zyx, np.int16), smaller, overwrite=True)
+    draw(case / "t_vesicles.mod", contour(TRUTH[3, :3]))
+    before = state(case)
+    assert run(case) == 3
+    assert "another tomogram" in capsys.readouterr().err
+    assert state(case) == before
+
+
 def test_tomogram_and_model_in_the_wrong_order(case, capsys):
     before = state(case)
     assert main(["fix", str(case / "t_vesicles.mod"), str(case / "t.mrc")]) == 2
