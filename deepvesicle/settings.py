@@ -123,7 +123,7 @@ class Settings:
 #: A tilt series covers at least so much, degrees; less is a slip of the pen.
 LEAST_TILTS_DEG = 20.0
 #: Labels further apart than this would lose whole vesicles.
-MAX_GAP_VOX = 10
+MAX_GAP_VOX = 20
 
 
 def is_tilt_range(range_deg: tuple[float, float]) -> bool:

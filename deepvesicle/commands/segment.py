@@ -122,7 +122,7 @@ def run(
     from deepvesicle.files.run_record import RunRecord
     from deepvesicle.files.tables import write_vesicles_csv
     from deepvesicle.files.tomogram import read_probability, write_labels, write_probability
-    from deepvesicle.fitting.rasterize import rasterize
+    from deepvesicle.fitting.rasterize import rasterize, without_label
     from deepvesicle.network.zoo import load_network
     from deepvesicle.pipeline import counts, evidence_of
     from deepvesicle.pipeline import segment as find
@@ -167,7 +167,15 @@ def run(
     vesicles = result.vesicles
     if "probability" in paths:
         write_probability(paths["probability"], result.probability, overwrite=overwrite)
-    write_labels(paths["labels"], rasterize(vesicles, gap_vox=settings.labels.gap_vox), overwrite=overwrite)
+    labels = rasterize(vesicles, gap_vox=settings.labels.gap_vox)
+    write_labels(paths["labels"], labels, overwrite=overwrite)
+    hidden = without_label(vesicles, labels)
+    if hidden:
+        warnings.append(
+            f"{len(hidden)} vesicles have no voxel in the labels, as others and the gap take all of theirs: "
+            + ", ".join(str(i) for i in hidden[:10])
+        )
+        warn(warnings[-1])
     write_vesicles_csv(paths["table"], vesicles, overwrite=overwrite)
     write_overview(paths["overview"], volume, vesicles, overwrite=overwrite)
     write_vesicles_model(paths["model"], vesicles, overwrite=overwrite)

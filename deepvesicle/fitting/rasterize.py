@@ -92,6 +92,20 @@ def rasterize(
     return Labels(out, grid)
 
 
+def without_label(vesicles: Vesicles, labels: Labels) -> list[int]:
+    """Ids of accepted vesicles of which no voxel is left in labels that were drawn from them."""
+    grid = labels.grid
+    centres = vesicles.grid.map_points(vesicles.centres_vox, grid)
+    radii = grid.length_to_vox(vesicles.radii_nm)
+    missing = []
+    for row in np.flatnonzero(vesicles.accepted):
+        low, high = _box(centres[row], radii[row], grid.shape_zyx)
+        box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+        if not np.any(labels.data[box] == vesicles.ids[row]):
+            missing.append(int(vesicles.ids[row]))
+    return missing
+
+
 def draw_slab(vesicles: Vesicles, grid: Grid, out: NDArray[Any], *, gap_vox: int = 0) -> list[tuple[int, int, Box]]:
     """As `rasterize`, for a part of the volume that holds few of the vesicles.
 

@@ -23,6 +23,7 @@ from deepvesicle.files.run_record import RunRecord, read_run_record
 from deepvesicle.files.tables import read_vesicles_csv, write_vesicles_csv
 from deepvesicle.files.tomogram import read_labels, write_labels, write_tomogram
 from deepvesicle.fitting.rasterize import rasterize
+from deepvesicle.grid import Grid
 from deepvesicle.settings import LabelSettings, ProposalSettings, Settings
 from deepvesicle.spheres import are_cut
 from deepvesicle.vesicles import Status, Vesicles

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deepvesicle.errors import BadInputError
-from deepvesicle.fitting.rasterize import draw_slab, rasterize
+from deepvesicle.fitting.rasterize import draw_slab, rasterize, without_label
 from deepvesicle.grid import Grid
 from deepvesicle.vesicles import Status, Vesicles
 
@@ -244,3 +244,11 @@ def test_a_gap_alters_no_sphere_and_cannot_be_negative() -> None:
 def test_nested_spheres_with_a_gap() -> None:
     nested = spheres([[11, 20, 15], [11, 20, 15], [11, 21.5, 16]], [9, 4, 3])
     assert too_near(rasterize(nested, gap_vox=2).data, 2) == 0
+
+
+def test_vesicles_without_a_voxel_are_named() -> None:
+    grid = Grid((30, 40, 50), 2.0)
+    inside = Vesicles.from_spheres(grid, [[15, 20, 12], [15, 20, 12.5], [15, 20, 38]], [8.0, 3.0, 6.0])
+    accepted = inside.with_status([True] * 3, Status.REFINED, "")
+    assert without_label(accepted, rasterize(accepted)) == [2]
+    assert without_label(accepted.with_status([False, True, False], Status.REJECTED, ""), rasterize(accepted)) == []
