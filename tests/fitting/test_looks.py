@@ -149,9 +149,10 @@ def test_manual_rows_and_confident_scores_stay(rng):
     assert judge(scored, OutlierSettings(), ProposalSettings()).status[0] is not Status.REJECTED
     unsure = table.replace(scores=np.full(30, 0.7))
     assert judge(unsure, OutlierSettings(), ProposalSettings()).status[0] is Status.REJECTED
-    # a calibrated score has the last word
-    calibrated = table.replace(scores=np.full(30, 0.8)).with_features(mask_score=np.full(30, 0.8))
-    assert "look" not in judge(calibrated, OutlierSettings(), ProposalSettings()).reasons[0]
+    # a calibrated score has the last word where it is sure; where it hesitates, looks that are hopeless decide
+    for score, rejected in ((0.95, False), (0.8, True)):
+        calibrated = table.replace(scores=np.full(30, score)).with_features(mask_score=np.full(30, score))
+        assert ("look" in judge(calibrated, OutlierSettings(), ProposalSettings()).reasons[0]) is rejected
 
 
 def test_where_nothing_looks_like_a_vesicle_nothing_is_thrown_away(rng):
