@@ -262,7 +262,7 @@ def _settings(
     from dataclasses import replace
 
     from deepvesicle.errors import UsageError
-    from deepvesicle.settings import TILT_AXES, Settings, read_settings
+    from deepvesicle.settings import MAX_GAP_VOX, TILT_AXES, Settings, read_settings
 
     settings = read_settings(path) if path is not None else Settings()
     settings = replace(
@@ -272,7 +272,7 @@ def _settings(
         labels=replace(settings.labels, **_given(labels)),
     )
     limits, axis, gap = settings.proposal, settings.refinement.tilt_axis, settings.labels.gap_vox
-    if not 0 < limits.min_radius_nm < limits.max_radius_nm:
+    if not 0 < limits.min_radius_nm < limits.max_radius_nm < float("inf"):
         raise UsageError(
             "the limits of the radius make no sense",
             expected="0 < --min-radius < --max-radius, in nm",
@@ -282,8 +282,8 @@ def _settings(
         raise UsageError("--threshold is not a probability", expected="between 0 and 1", got=f"{limits.threshold:g}")
     if axis not in TILT_AXES:
         raise UsageError("--tilt-axis is not an axis of tilting", expected=" or ".join(TILT_AXES), got=repr(axis))
-    if gap < 0:
-        raise UsageError("--gap is not a number of voxels", expected="0 or more", got=f"{gap}")
+    if not 0 <= gap <= MAX_GAP_VOX:
+        raise UsageError("--gap is not a number of voxels", expected=f"0 to {MAX_GAP_VOX}", got=f"{gap}")
     return settings
 
 
@@ -310,7 +310,7 @@ def _tilt_range(text: str | None) -> tuple[float, float] | None:
     if not is_tilt_range((low, high)):
         raise UsageError(
             "--tilt-range is not a range of tilts",
-            expected="LOW,HIGH in degrees, between -90 and 90, such as -60,60",
+            expected="LOW,HIGH in degrees, between -90 and 90, at least 20 apart, such as -60,60",
             got=text,
         )
     return low, high

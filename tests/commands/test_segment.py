@@ -308,9 +308,11 @@ def test_absurd_phantoms_are_refused(
     ],
 )
 def test_values_beyond_reason_are_refused_before_the_work(
-    sample: Path, tmp_path: Path, arguments: tuple[str, str]
+    sample: Path, tmp_path: Path, arguments: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["segment", str(sample), "-o", str(tmp_path), *arguments]) in (2, 3)
+    assert main(["segment", str(sample / "phantom_synapse_4.mrc"), "-o", str(tmp_path), *arguments]) == 2
+    told = capsys.readouterr().err
+    assert arguments[0] in told and arguments[1] in told
     assert not list(tmp_path.iterdir())
 
 
@@ -325,6 +327,12 @@ def test_values_beyond_reason_are_refused_before_the_work(
         "[refinement]\nmax_iterations = -1\n",
     ],
 )
-def test_settings_beyond_reason_are_refused(sample: Path, tmp_path: Path, text: str) -> None:
-    (tmp_path / "settings.toml").write_text(text)
-    assert main(["segment", str(sample), "-o", str(tmp_path), "--settings", str(tmp_path / "settings.toml")]) == 3
+def test_settings_beyond_reason_are_refused(
+    sample: Path, tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text(text)
+    assert main(["segment", str(sample / "phantom_synapse_4.mrc"), "-o", str(tmp_path), "--settings", str(file)]) == 3
+    group, name = text.split("\n")[0].strip("[]"), text.split("\n")[1].split(" ")[0]
+    assert f"{group}.{name}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [file]
