@@ -24,9 +24,13 @@ def train(
     voxel_size: Annotated[
         float, typer.Option("--voxel-size", metavar="NM", help="Voxel size the network works at.")
     ] = 2.2,
-    patch: Annotated[int, typer.Option(min=16, metavar="VOXELS", help="Edge of a training patch.")] = 48,
-    batch: Annotated[int, typer.Option(min=1, help="Patches per step.")] = 4,
+    patch: Annotated[int, typer.Option(min=16, metavar="VOXELS", help="Edge of a training patch.")] = 64,
+    batch: Annotated[int, typer.Option(min=1, help="Patches per step.")] = 2,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate of Adam.")] = 1.5e-3,
+    init: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Start from the weights of this model (name or folder).")
+    ] = None,
+    loss: Annotated[str, typer.Option(help="bce_dice, bce, bce_tversky or focal.")] = "bce_dice",
     precision: Annotated[
         str, typer.Option(help="float32, or mixed_bfloat16 where the processor or GPU computes with it.")
     ] = "float32",
@@ -43,16 +47,19 @@ def train(
     from deepvesicle.calibration import calibrate_scores
     from deepvesicle.commands.console import progress
     from deepvesicle.errors import UsageError
-    from deepvesicle.network.training import TrainingSettings, calibrate_threshold, checkpoint_path
+    from deepvesicle.network.training import LOSSES, TrainingSettings, calibrate_threshold, checkpoint_path
     from deepvesicle.network.training import train as train_network
     from deepvesicle.network.unet import UNetShape
-    from deepvesicle.network.zoo import save_network
+    from deepvesicle.network.zoo import load_network, save_network
 
-    shape = UNetShape(levels, filters)
+    start = None if init is None else load_network(init)
+    shape = UNetShape(levels, filters) if start is None else start.shape
     if patch % shape.alignment_vox:
         raise UsageError(
-            f"--patch {patch} does not fit {levels} levels", expected=f"a multiple of {shape.alignment_vox}"
+            f"--patch {patch} does not fit {shape.levels} levels", expected=f"a multiple of {shape.alignment_vox}"
         )
+    if loss not in LOSSES:
+        raise UsageError(f"--loss {loss} is unknown", expected=", ".join(LOSSES))
     if precision not in ("float32", "mixed_bfloat16"):
         raise UsageError(f"--precision {precision} is unknown", expected="float32 or mixed_bfloat16")
     if threshold is not None and not 0 < threshold < 1:
@@ -66,10 +73,14 @@ def train(
         batch=batch,
         steps=steps,
         learning_rate=learning_rate,
+        loss=loss,
         precision=precision,
         seed=seed,
     )
-    model, rows = train_network(settings, output, resume=resume, max_minutes=minutes, report=_print_row)
+    initial = None if start is None else start.model().get_weights()
+    model, rows = train_network(
+        settings, output, resume=resume, initial=initial, max_minutes=minutes, report=_print_row
+    )
     best, dice = calibrate_threshold(model, settings)
     print(f"best threshold {best:g} (Dice on validation phantoms {dice:.3f})")
     threshold = best if threshold is None else threshold

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -135,6 +136,7 @@ def cut_patch(example: Example, size: int, rng: np.random.Generator) -> tuple[ND
 
 def _produce(results: Any, seed: tuple[int, ...], voxel_nm: float, size_vox: int) -> None:
     """Body of the process that simulates: examples go into a bounded queue until the parent ends."""
+    os.nice(15)  # the training waits for its slowest thread: simulate in what it leaves
     rng = np.random.default_rng(seed)
     while True:
         results.put(random_example(rng, voxel_nm, size_vox))

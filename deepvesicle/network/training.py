@@ -32,9 +32,14 @@ class TrainingSettings:
     patch_vox, batch : int
         Edge and number of the patches of a step.
     steps : int
-        Total; the learning rate falls to nearly zero over them (cosine), after a short rise.
+        Total. The learning rate rises over 200 steps, stays, and falls linearly to nearly zero at the end (Hagele et
+        al. 2024), so that a run can be made longer or shorter as long as it has not begun to fall.
     learning_rate : float
         Highest rate of Adam.
+    fall : float
+        Share of the steps over which the rate falls to zero at the end.
+    loss : str
+        One of `LOSSES`.
     average : float
         Momentum of the moving average of the weights, which is what is kept.
     precision : str
@@ -46,10 +51,12 @@ class TrainingSettings:
 
     shape: UNetShape = field(default_factory=UNetShape)
     voxel_nm: float = 2.2
-    patch_vox: int = 48
-    batch: int = 4
+    patch_vox: int = 64
+    batch: int = 2
     steps: int = 30_000
     learning_rate: float = 1.5e-3
+    fall: float = 0.35
+    loss: str = "bce_dice"
     average: float = 0.995
     precision: str = "float32"
     save_every: int = 250
@@ -62,18 +69,52 @@ class TrainingSettings:
         return asdict(self)
 
     def rate(self, step: int) -> float:
-        """Learning rate at a step: linear rise over 200 steps, then half a cosine."""
+        """Learning rate at a step."""
         rise = min(1.0, (step + 1) / 200)
-        return self.learning_rate * rise * max(0.5 * (1 + np.cos(np.pi * min(step / self.steps, 1.0))), 0.003)
+        left = (1 - step / self.steps) / self.fall
+        return self.learning_rate * max(min(rise, left, 1.0), 0.003)
+
+
+def bce_loss(truth: Any, predicted: Any) -> Any:
+    """Binary cross-entropy."""
+    from keras import ops
+
+    predicted = ops.clip(ops.cast(predicted, "float32"), 1e-6, 1 - 1e-6)
+    return -ops.mean(truth * ops.log(predicted) + (1 - truth) * ops.log(1 - predicted))
 
 
 def bce_dice_loss(truth: Any, predicted: Any) -> Any:
     """Binary cross-entropy plus one minus the soft Dice over the batch."""
+    return bce_loss(truth, predicted) + 1 - soft_dice(truth, predicted)
+
+
+def focal_loss(truth: Any, predicted: Any) -> Any:
+    """Cross-entropy in which voxels that are certain and right count little (Lin et al. 2017, gamma 2), times 3."""
     from keras import ops
 
     predicted = ops.clip(ops.cast(predicted, "float32"), 1e-6, 1 - 1e-6)
-    entropy = -ops.mean(truth * ops.log(predicted) + (1 - truth) * ops.log(1 - predicted))
-    return entropy + 1 - soft_dice(truth, predicted)
+    miss = ops.abs(truth - predicted)
+    entropy = -(truth * ops.log(predicted) + (1 - truth) * ops.log(1 - predicted))
+    return 3 * ops.mean(miss**2 * entropy)
+
+
+def bce_tversky_loss(truth: Any, predicted: Any) -> Any:
+    """Cross-entropy plus 1 - Tversky index (Salehi et al. 2017): what is missed counts 0.7, what is false 0.3."""
+    from keras import ops
+
+    p = ops.cast(predicted, "float32")
+    hit = ops.sum(truth * p)
+    missed, false = ops.sum(truth * (1 - p)), ops.sum((1 - truth) * p)
+    return bce_loss(truth, predicted) + 1 - (hit + 1) / (hit + 0.7 * missed + 0.3 * false + 1)
+
+
+#: Losses by name; `bin/benchmark losses` compares them.
+LOSSES: dict[str, Callable[[Any, Any], Any]] = {
+    "bce": bce_loss,
+    "bce_dice": bce_dice_loss,
+    "bce_tversky": bce_tversky_loss,
+    "focal": focal_loss,
+}
 
 
 def soft_dice(truth: Any, predicted: Any) -> Any:
@@ -127,6 +168,7 @@ def train(
     folder: Path,
     *,
     resume: bool = False,
+    initial: Weights | None = None,
     max_minutes: float | None = None,
     report: Callable[[dict[str, float]], None] | None = None,
 ) -> tuple[Any, list[dict[str, float]]]:
@@ -139,6 +181,8 @@ def train(
         Receives `checkpoint.npz` and `history.csv` after every `save_every` steps.
     resume : bool
         Go on from the folder's checkpoint where there is one.
+    initial : list of arrays, optional
+        Weights to start from, of a network of the same shape (`keras.Model.get_weights`); at random otherwise.
     max_minutes : float, optional
         Stop (with a checkpoint) after this time; go on later with `resume`.
     report : callable, optional
@@ -162,8 +206,10 @@ def train(
         model = build_unet(settings.shape)
     finally:
         keras.config.set_dtype_policy(policy)
+    if initial is not None:
+        model.set_weights(initial)
     optimizer = keras.optimizers.Adam(settings.learning_rate, clipnorm=1.0)
-    model.compile(optimizer=optimizer, loss=bce_dice_loss, metrics=[soft_dice], jit_compile=False)
+    model.compile(optimizer=optimizer, loss=LOSSES[settings.loss], metrics=[soft_dice], jit_compile=False)
     optimizer.build(model.trainable_variables)
     state = _State(0, 0.0, model.get_weights(), model.get_weights(), [])
     if resume and checkpoint_path(folder).exists():
@@ -194,7 +240,7 @@ def train(
             state.step += 1
             if state.step % 4 == 0:
                 _average_into(state.average, model.get_weights(), settings.average, state.step)
-            if state.step % 8 == 0 or len(pool.examples) < settings.pool:
+            if state.step % 4 == 0 or len(pool.examples) < settings.pool:
                 pool.renew()
             state.seconds = before + time.monotonic() - started
             timed_out = max_minutes is not None and time.monotonic() - started > 60 * max_minutes

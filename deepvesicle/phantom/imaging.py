@@ -81,8 +81,8 @@ class Imaging:
 
 def random_imaging(rng: np.random.Generator) -> Imaging:
     """Draw imaging conditions within the ranges of real cryo-tomography of synapses."""
-    half = rng.uniform(42, 66)
-    step = rng.uniform(1.5, 3.0)
+    half = rng.uniform(40, 66)
+    step = rng.uniform(1.2, 3.0)
     tilts = np.arange(-half, half + 1e-6, step) + rng.uniform(-6, 6)
     name = str(rng.choice(FILTERS, p=(0.4, 0.25, 0.25, 0.1)))
     strength = {
@@ -90,7 +90,8 @@ def random_imaging(rng: np.random.Generator) -> Imaging:
         "diffusion": float(rng.integers(3, 16)),
     }.get(name, 0.0)
     plate = rng.random() < 0.12
-    contrast = rng.uniform(0.3, 1.3) if rng.random() < 0.8 else rng.uniform(1.3, 3.5)
+    # most are of low contrast, which is what takes learning
+    contrast = rng.uniform(*((0.3, 0.8), (0.8, 1.4), (1.4, 3.5))[rng.choice(3, p=(0.55, 0.3, 0.15))])
     return Imaging(
         tilts_deg=tuple(float(t) for t in tilts),
         voltage_kv=int(rng.choice((200, 300))),
@@ -105,7 +106,7 @@ def random_imaging(rng: np.random.Generator) -> Imaging:
         cutoff=rng.uniform(0.4, 0.95),
         filter=name,
         filter_strength=strength,
-        ramp=rng.normal(0, 0.3) if rng.random() < 0.3 else 0.0,
+        ramp=rng.normal(0, 0.5) if rng.random() < 0.3 else 0.0,
     )
 
 

@@ -271,7 +271,7 @@ class _Builder(Surroundings):
         rng = self.rng
         mean_gap = rng.uniform(1.0, 9.0)
         cohesion = rng.uniform(0.2, 0.95)
-        spread = rng.uniform(0.0, 0.035)
+        spread = rng.uniform(0.0, 0.035) if rng.random() < 0.75 else rng.uniform(0.035, 0.08)
         first = len(self.centres)
         for _ in range(count):
             outer = draw_radius()

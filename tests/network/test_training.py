@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 
 from deepvesicle.network.training import (
+    LOSSES,
     TrainingSettings,
     bce_dice_loss,
+    bce_loss,
+    bce_tversky_loss,
     calibrate_threshold,
     checkpoint_path,
+    focal_loss,
     soft_dice,
     train,
 )
-from deepvesicle.network.unet import UNetShape
+from deepvesicle.network.unet import UNetShape, build_unet
 
 TINY = TrainingSettings(
     shape=UNetShape(levels=1, filters=4), patch_vox=24, batch=2, steps=24, save_every=8, validation_volumes=1, pool=12
@@ -31,10 +35,34 @@ def test_loss_and_dice_at_known_values() -> None:
     assert float(bce_dice_loss(truth, half)) == pytest.approx(np.log(2) + 1 - (2 + 1) / (2 + 1 + 1), rel=1e-4)
 
 
-def test_rate_rises_and_falls() -> None:
-    settings = TrainingSettings(steps=1000, learning_rate=1e-3)
+def test_the_other_losses_at_known_values() -> None:
+    truth, half = np.array([1, 1, 0, 0], np.float32), np.full(4, 0.5, np.float32)
+    assert float(bce_loss(truth, half)) == pytest.approx(np.log(2), rel=1e-4)
+    # hits 1, missed 1, false 1; one voxel is added to both sides
+    assert float(bce_tversky_loss(truth, half)) == pytest.approx(np.log(2) + 1 - 2 / (1 + 0.7 + 0.3 + 1), rel=1e-4)
+    assert float(focal_loss(truth, half)) == pytest.approx(3 * 0.25 * np.log(2), rel=1e-4)
+    missed, false = np.array([0.5, 1, 0, 0], np.float32), np.array([1, 1, 0.5, 0], np.float32)
+    assert float(bce_tversky_loss(truth, missed)) > float(bce_tversky_loss(truth, false))
+    # every loss is least where all is right
+    for loss in LOSSES.values():
+        assert float(loss(truth, truth)) == pytest.approx(0, abs=1e-4) and float(loss(truth, 1 - truth)) > 1
+
+
+def test_rate_rises_stays_and_falls() -> None:
+    settings = TrainingSettings(steps=1000, learning_rate=1e-3, fall=0.4)
     rates = [settings.rate(step) for step in range(0, 1001, 50)]
     assert rates[0] < rates[3] and max(rates) <= 1e-3 and 0 < rates[-1] < 1e-5
+    assert rates[4:13] == pytest.approx([1e-3] * 9) and rates[16] == pytest.approx(0.5e-3)
+
+
+def test_training_starts_from_given_weights(tmp_path: Path) -> None:
+    shape = TINY.shape
+    given = build_unet(shape).get_weights()
+    still = TrainingSettings(**{**vars(TINY), "steps": 1, "learning_rate": 0.0})
+    model, _ = train(still, tmp_path, initial=given)
+    moving = ("moving_mean", "moving_variance")  # batch norm's own means follow the data
+    for variable, old, new in zip(model.variables, given, model.get_weights(), strict=True):
+        assert variable.name in moving or np.array_equal(old, new)
 
 
 def test_training_stops_resumes_and_learns(tmp_path: Path) -> None:
