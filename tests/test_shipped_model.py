@@ -13,7 +13,8 @@ from deepvesicle.files.tables import read_vesicles_csv
 from deepvesicle.files.tomogram import read_tomogram
 from deepvesicle.network.zoo import load_network
 from deepvesicle.scoring.match import match, match_points
-from tests.benchmark.accuracy import accepted, run, truth_of
+from tests.benchmark.contest import accepted, run
+from tests.benchmark.scenes import truth_of
 
 SharedData = Callable[[str], Path]
 

@@ -30,8 +30,8 @@ from deepvesicle.settings import ProposalSettings, RefinementSettings
 from deepvesicle.vesicles import Status, Vesicles
 from imod_bridge.coordinates import index_to_model
 from imod_bridge.model import SCATTERED_OBJECT, UNITS_NM, Contour, Model, Object, write_model
-from tests.benchmark.accuracy import truth_of
 from tests.benchmark.report import SHARED_DATA, Row, table, write_section
+from tests.benchmark.scenes import truth_of
 
 Floats = NDArray[np.float64]
 #: Phantoms per contrast and condition; their seeds are used nowhere else.

@@ -25,9 +25,9 @@ from deepvesicle.phantom.imaging import Imaging, image_scene
 from deepvesicle.phantom.scene import LOOKALIKES, placed_scene
 from deepvesicle.settings import Settings
 from deepvesicle.vesicles import Vesicles
-from tests.benchmark.accuracy import truth_of
 from tests.benchmark.published import fit_published
 from tests.benchmark.report import SHARED_DATA, Row, table, write_section
+from tests.benchmark.scenes import truth_of
 
 Floats = NDArray[np.float64]
 #: First part of the seeds; used nowhere else.

@@ -21,13 +21,15 @@ class Row:
     plain: str = ""
 
 
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table in Markdown, line by line."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
+    return [lines[0], f"|{'---|' * len(head)}", *lines[1:]]
+
+
 def table(rows: Sequence[Row], baseline: str) -> list[str]:
     """The rows in Markdown."""
-    return [
-        f"| case | figure | deepvesicle | {baseline} |",
-        "|---|---|---|---|",
-        *(f"| {r.case} | {r.figure} | {r.ours} | {r.plain} |" for r in rows),
-    ]
+    return markdown(("case", "figure", "deepvesicle", baseline), [(r.case, r.figure, r.ours, r.plain) for r in rows])
 
 
 def write_section(name: str, lines: Sequence[str], page: Path = PAGE) -> None:
