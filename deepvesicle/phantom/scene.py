@@ -155,6 +155,8 @@ class _Builder(Surroundings):
         self._plasma_membranes(int(rng.integers(0, 3)))
         if rng.random() < 0.45:
             self._mitochondrion()
+        if rng.random() < 0.2:
+            self._cisternae()
         for _ in range(int(rng.poisson(1.4))):
             self._tubule()
         for _ in range(int(rng.poisson(1.2))):
@@ -185,7 +187,7 @@ class _Builder(Surroundings):
             self._place(Kind.LIPOSOME, rng.uniform(small, big), gap_nm=2, spread=0.04)
         count = int(rng.uniform(1, 8) * float(np.prod(self.size)) / 1e6)
         self._crowd(Kind.LIPOSOME, min(count, 200), lambda: float(np.exp(rng.uniform(np.log(12.5), np.log(big)))))
-        if rng.random() < 0.4:
+        for _ in range(int(rng.choice([0, 1, 2, 4], p=[0.55, 0.2, 0.15, 0.1]))):
             self._nested()
         if rng.random() < 0.3:
             self._tubule()
@@ -206,6 +208,8 @@ class _Builder(Surroundings):
         self._plasma_membranes(int(rng.integers(0, 3)))
         if rng.random() < 0.5:
             self._mitochondrion()
+        for _ in range(int(rng.choice([0, 1, 2, 3], p=[0.5, 0.3, 0.1, 0.1]))):
+            self._cisternae()
         for _ in range(int(rng.integers(0, 5))):
             self._tubule()
         for _ in range(int(rng.integers(0, 6))):
@@ -243,6 +247,8 @@ class _Builder(Surroundings):
         lumen = {Kind.SYNAPTIC: rng.uniform(0, 0.15), Kind.LIPOSOME: rng.uniform(0, 0.08)}.get(
             kind, rng.uniform(0, 0.2)
         )
+        if rng.random() < 0.1:  # a dense lumen
+            lumen = rng.uniform(0.1, 0.4)
         add_compartment(self.canvas, centre, axes, membrane, lumen, 0.1)
         if kind is Kind.DENSE_CORE:
             core = (middle - thickness / 2) * rng.uniform(0.6, 0.92)
@@ -291,18 +297,23 @@ class _Builder(Surroundings):
                     break
 
     def _nested(self) -> None:
-        """A small vesicle inside the largest one."""
+        """A small vesicle inside the largest one, beside others that are there already."""
         if not self.rows:
             return
-        largest = int(np.argmax([row[0] for row in self.rows]))
-        middle, thickness, kind = self.rows[largest]
+        rng = self.rng
+        outers = np.array([middle + thickness / 2 for middle, thickness, _ in self.rows])
+        host = int(np.argmax(outers))
+        middle, thickness, kind = self.rows[host]
         room = middle - thickness - 4
-        outer = self.rng.uniform(12.5, 30)
-        if room < outer + 3:
-            return
-        direction = self.rng.normal(0, 1, 3)
-        direction *= self.rng.uniform(0, room - outer) / np.linalg.norm(direction)
-        self._add(kind, self.centres[largest] + direction, outer, 0.02)
+        for _ in range(10):
+            outer = rng.uniform(12.5, 30)
+            direction = rng.normal(0, 1, 3)
+            place = self.centres[host] + direction / np.linalg.norm(direction) * rng.uniform(0, max(room - outer, 0))
+            apart = np.linalg.norm(np.array(self.centres) - place, axis=1) > outers + outer + 2
+            apart[host] = room >= outer + 3
+            if apart.all():
+                self._add(kind, place, outer, 0.02)
+                return
 
     # -- look-alikes of about a vesicle's size -----------------------------------------------------------------------
 

@@ -137,6 +137,40 @@ class Surroundings:
         part += membrane.profile(sheet - np.float32(rng.uniform(5, 8)), canvas.voxel_nm) * matrix
         self.taken[box] |= distance < membrane.thickness_nm
 
+    def _cisternae(self) -> None:
+        """A stack of flat, bent, closed sacs with swollen rims, as of Golgi and endoplasmic reticulum."""
+        rng, canvas = self.rng, self.canvas
+        count = int(rng.choice([1, 2, 3, 4, 5], p=[0.3, 0.2, 0.2, 0.15, 0.15]))
+        normal = rng.normal(0, 1, 3) * (rng.choice([0.3, 1.0]), 1, 1)
+        normal /= np.linalg.norm(normal)
+        centre = rng.uniform(0.0, 1.0, 3) * self.size
+        spacing = rng.uniform(18, 35)
+        bend = rng.normal(0, 1 / 800)
+        wall = Bilayer(self.membrane.thickness_nm, self.membrane.density * rng.uniform(0.9, 1.2))
+        lumen, keep = rng.uniform(0, 0.3), 0.2
+        widest = rng.uniform(40, 180)
+        for i in range(count):
+            half, rim = rng.uniform(4.5, 9), rng.uniform(0, 9)
+            radius = widest * rng.uniform(0.6, 1.0)
+            middle = centre + normal * spacing * (i - (count - 1) / 2) + rng.normal(0, 6, 3)
+            reach = radius + half + rim + 2 * wall.thickness_nm
+            box = canvas.box(middle - reach, middle + reach)
+            if box is None:
+                continue
+            z, y, x = (c - np.float32(m) for c, m in zip(canvas.coordinates(box), middle, strict=True))
+            height = z * np.float32(normal[0]) + y * np.float32(normal[1]) + x * np.float32(normal[2])
+            flat2 = np.maximum(z**2 + y**2 + x**2 - height**2, 0)
+            height = height - np.float32(bend) * flat2
+            flat = np.sqrt(flat2)
+            swollen = np.float32(half) + np.float32(rim) * np.minimum(flat / np.float32(radius), 1) ** 4
+            distance = np.hypot(height, np.maximum(flat - np.float32(radius), 0)) - swollen
+            sample = self._in_slab()[box[0]]
+            inside = smooth_step(distance, wall.thickness_nm / 3) * sample
+            part = canvas.density[box]
+            part *= 1 - np.float32(1 - keep) * inside
+            part += np.float32(lumen) * inside + wall.profile(distance, canvas.voxel_nm) * sample
+            self.taken[box] |= distance < wall.thickness_nm
+
     def _random_line(self, bend_nm: float, flat: float) -> NDArray[np.float64]:
         rng = self.rng
         start = rng.uniform(-0.1, 1.1, 3) * self.size
