@@ -14,6 +14,8 @@ from deepvesicle.errors import BadInputError
 
 #: Axes that a specimen can be tilted about.
 TILT_AXES = ("y", "x")
+#: Numbers of mirror images that a prediction can be averaged over.
+VIEWS = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class PredictionSettings:
 
     tile_vox: int = 144  # inner edge of a tile, voxels of the network's grid
     threads: int = 0  # 0: as many as this process may use
+    augment: int = 1  # mirror images that are averaged: 1 (none), 2 (along x), 4 (x, y) or 8 (x, y, z)
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,12 @@ def _refuse_nonsense(settings: Settings, source: str) -> None:
     if not 0 <= gap <= MAX_GAP_VOX:
         raise BadInputError(
             f"{source}: labels.gap_vox is not valid", expected=f"0 to {MAX_GAP_VOX} voxels", got=f"{gap}"
+        )
+    if settings.prediction.augment not in VIEWS:
+        raise BadInputError(
+            f"{source}: prediction.augment is not valid",
+            expected=f"one of {', '.join(map(str, VIEWS))}",
+            got=f"{settings.prediction.augment}",
         )
     shares = {"proposal.min_inside_fraction": settings.proposal.min_inside_fraction}
     shares |= {f"outliers.{name}": getattr(settings.outliers, name) for name in _SHARES}

@@ -43,6 +43,10 @@ def segment(
     threshold: Annotated[
         float | None, typer.Option(help="Probability from which a voxel counts; the model's own by default.")
     ] = None,
+    views: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Mirror images averaged; N times the time. 1 (default), 2, 4 or 8."),
+    ] = None,
     save_probability: Annotated[
         bool, typer.Option("--save-probability", help="Also write the network's probability (MRC).")
     ] = False,
@@ -72,6 +76,7 @@ def segment(
 
     chosen = _settings(
         settings,
+        prediction={"augment": views},
         proposal={"min_radius_nm": min_radius, "max_radius_nm": max_radius, "threshold": threshold},
         refinement={
             "tilt_range_deg": _tilt_range(tilt_range),
@@ -256,17 +261,23 @@ def summary_lines(vesicles: Vesicles) -> list[str]:
 
 
 def _settings(
-    path: Path | None, *, proposal: dict[str, Any], refinement: dict[str, Any], labels: dict[str, Any]
+    path: Path | None,
+    *,
+    prediction: dict[str, Any],
+    proposal: dict[str, Any],
+    refinement: dict[str, Any],
+    labels: dict[str, Any],
 ) -> Settings:
     """Defaults, then the file, then the options that are given (not None)."""
     from dataclasses import replace
 
     from deepvesicle.errors import UsageError
-    from deepvesicle.settings import MAX_GAP_VOX, TILT_AXES, Settings, read_settings
+    from deepvesicle.settings import MAX_GAP_VOX, TILT_AXES, VIEWS, Settings, read_settings
 
     settings = read_settings(path) if path is not None else Settings()
     settings = replace(
         settings,
+        prediction=replace(settings.prediction, **_given(prediction)),
         proposal=replace(settings.proposal, **_given(proposal)),
         refinement=replace(settings.refinement, **_given(refinement)),
         labels=replace(settings.labels, **_given(labels)),
@@ -282,6 +293,12 @@ def _settings(
         raise UsageError("--threshold is not a probability", expected="between 0 and 1", got=f"{limits.threshold:g}")
     if axis not in TILT_AXES:
         raise UsageError("--tilt-axis is not an axis of tilting", expected=" or ".join(TILT_AXES), got=repr(axis))
+    if settings.prediction.augment not in VIEWS:
+        raise UsageError(
+            "--views is not a number of mirror images",
+            expected=f"one of {', '.join(map(str, VIEWS))}",
+            got=f"{settings.prediction.augment}",
+        )
     if not 0 <= gap <= MAX_GAP_VOX:
         raise UsageError("--gap is not a number of voxels", expected=f"0 to {MAX_GAP_VOX}", got=f"{gap}")
     return settings

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import reduce
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from deepvesicle.cores import usable_cores
 from deepvesicle.errors import NetworkError
 from deepvesicle.grid import Grid, Probability, Tomogram
-from deepvesicle.network.normalise import Normalisation
+from deepvesicle.network.normalise import Z_SCORE, Normalisation, NormalisationMethod
 from deepvesicle.network.resample import Region, sample_region
 from deepvesicle.network.unet import build_tile_network, quiet_tensorflow
 from deepvesicle.network.zoo import Network
@@ -20,6 +23,10 @@ from deepvesicle.settings import PredictionSettings
 Progress = Callable[[str, int, int], None]
 #: Sections of the tomogram that the normalisation is measured on.
 NORMALISATION_SLABS = 16
+#: The Gaussian of a blur ends at this many SDs.
+BLUR_REACH_SD = 4.0
+#: Longest edge of the pieces that a whole volume is measured in, voxels.
+_PIECE_VOX = 160
 
 
 def set_threads(threads: int) -> None:
@@ -37,15 +44,33 @@ def set_threads(threads: int) -> None:
         return
 
 
-def measure_normalisation(tomogram: Tomogram, target: Grid) -> Normalisation:
-    """Normalisation of a tomogram at the network's voxel size, from sections spread evenly over z."""
+def measure_normalisation(tomogram: Tomogram, target: Grid, method: NormalisationMethod | None = None) -> Normalisation:
+    """Normalisation of a tomogram at the network's voxel size.
+
+    Parameters
+    ----------
+    tomogram : Tomogram
+    target : Grid
+        Of the network's voxel size.
+    method : NormalisationMethod, optional
+        "clipped", which is measured on sections spread evenly over z, by default; "z-score" is measured on all of it.
+    """
+    method = method or NormalisationMethod()
     nz, ny, nx = target.shape_zyx
+    if method.kind == Z_SCORE:
+        _, pieces = plan_tiles(target.shape_zyx, _PIECE_VOX, 1)
+        return Normalisation.z_score(
+            _grey_box(
+                tomogram, target, tuple(r.start for r in piece), tuple(r.stop - r.start for r in piece), method.blur_vox
+            )
+            for piece in pieces
+        )
     sections = np.unique(np.linspace(0, nz - 1, min(nz, NORMALISATION_SLABS) + 2).round().astype(int)[1:-1])
     stride = max(1, int(np.ceil(ny * nx / 250_000)))
 
     def samples() -> Iterator[NDArray[np.float32]]:
         for z in sections:
-            section = sample_region(tomogram, target, (slice(int(z), int(z) + 1), slice(0, ny), slice(0, nx)))
+            section = _grey_box(tomogram, target, (int(z), 0, 0), (1, ny, nx), method.blur_vox)
             yield section.ravel()[::stride]
 
     return Normalisation.of(samples())
@@ -112,6 +137,27 @@ def _padded_region(
     return values[cut]
 
 
+def _grey_box(
+    tomogram: Tomogram, target: Grid, start: tuple[int, ...], size: tuple[int, ...], blur_vox: float
+) -> NDArray[np.float32]:
+    """`_padded_region` of the volume blurred as a whole (Gaussian, mirrored at the faces)."""
+    if not blur_vox:
+        return _padded_region(tomogram, target, start, size)
+    reach = int(np.ceil(BLUR_REACH_SD * blur_vox))
+    wider = _padded_region(tomogram, target, tuple(s - reach for s in start), tuple(n + 2 * reach for n in size))
+    blurred = ndimage.gaussian_filter(wider, blur_vox, truncate=BLUR_REACH_SD)
+    return np.ascontiguousarray(blurred[tuple(slice(reach, reach + n) for n in size)])
+
+
+def mirror_views(count: int) -> list[tuple[int, ...]]:
+    """Axes (of z, y, x) along which each of the 1, 2, 4 or 8 views is mirrored, the plain view first.
+
+    One view: as it is; two: also mirrored along x; four: along x, y and both; eight: along all three too.
+    """
+    axes = {1: (), 2: (2,), 4: (2, 1), 8: (2, 1, 0)}[count]
+    return [chosen for n in range(len(axes) + 1) for chosen in combinations(axes, n)]
+
+
 def predict(
     tomogram: Tomogram,
     network: Network,
@@ -121,6 +167,10 @@ def predict(
     out: NDArray[np.uint8] | None = None,
 ) -> Probability:
     """Probability of every voxel to be inside a vesicle, at the network's voxel size.
+
+    With `settings.augment` more than 1, every tile is predicted in so many mirror images and the probabilities are
+    averaged. Tiles end, as they start, at multiples of the alignment, so that a mirrored tile is pooled in the same
+    blocks of voxels as the tile itself: there are no seams, as without.
 
     Parameters
     ----------
@@ -152,7 +202,9 @@ def predict(
             remedy="Check the voxel size, and give --voxel-size if the header's is wrong",
         )
     set_threads(settings.threads)
-    normalisation = measure_normalisation(tomogram, target)
+    method = network.normalisation
+    normalisation = measure_normalisation(tomogram, target, method)
+    views = mirror_views(settings.augment)
     shape, halo = network.shape, network.shape.halo_vox
     inner, regions = plan_tiles(target.shape_zyx, settings.tile_vox, shape.alignment_vox)
     tile_network = build_tile_network(shape, network.convolutions(), inner)
@@ -163,13 +215,27 @@ def predict(
         if progress:
             progress("network", done, len(regions))
         start = tuple(r.start - halo for r in region)
-        grey = normalisation.apply(_padded_region(tomogram, target, start, size))
-        probability = evaluate(grey[None, ..., None])[0, ..., 0]
+        grey = normalisation.apply(_grey_box(tomogram, target, start, size, method.blur_vox))
+        probability = _mean_of_views(evaluate, grey, views)
         part = probability[tuple(slice(0, r.stop - r.start) for r in region)]
         result[region] = np.rint(part * 255).astype(np.uint8)
     if progress:
         progress("network", len(regions), len(regions))
     return Probability(result, target)
+
+
+def _mean_of_views(
+    evaluate: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    grey: NDArray[np.float32],
+    views: list[tuple[int, ...]],
+) -> NDArray[np.float32]:
+    """Probability of a tile, averaged over mirror images of it."""
+
+    def seen(axes: tuple[int, ...]) -> NDArray[np.float32]:
+        mirrored = np.ascontiguousarray(np.flip(grey, axes))
+        return np.flip(evaluate(mirrored[None, ..., None])[0, ..., 0], axes)
+
+    return reduce(np.add, map(seen, views)) / np.float32(len(views))
 
 
 def _compiled(model: Any) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deepvesicle.errors import NetworkError
+from deepvesicle.network.normalise import NormalisationMethod
 from deepvesicle.network.shipped import shipped_models_folder
 from deepvesicle.network.unet import Convolution, UNetShape, build_unet, folded_convolutions
 
@@ -33,6 +34,8 @@ class Network:
         Probability above which a voxel counts as vesicle; chosen on validation phantoms.
     shape : UNetShape
     weights_sha256 : str
+    normalisation : NormalisationMethod
+        How it wants the grey values prepared.
     config : mapping
         All of `config.json`; its entry ``evidence``, where there is one, is for `deepvesicle.fitting.evidence`.
     """
@@ -42,6 +45,7 @@ class Network:
     threshold: float
     shape: UNetShape
     weights_sha256: str
+    normalisation: NormalisationMethod = field(default_factory=NormalisationMethod)
     config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -106,12 +110,13 @@ def load_network(name_or_path: str | os.PathLike[str] = DEFAULT_MODEL) -> Networ
             threshold=float(config["threshold"]),
             shape=UNetShape(int(config["unet"]["levels"]), int(config["unet"]["filters"])),
             weights_sha256=str(config["weights_sha256"]),
+            normalisation=NormalisationMethod.from_json(config["normalisation"], str(config_path)),
             config=config,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise NetworkError(
             f"{config_path} cannot be used ({type(error).__name__}: {error})",
-            expected="JSON with voxel_nm, threshold, unet.levels, unet.filters and weights_sha256",
+            expected="JSON with voxel_nm, threshold, unet.levels, unet.filters, normalisation and weights_sha256",
         ) from error
     if not (0.2 <= network.voxel_nm <= 20 and 0 < network.threshold < 1):
         raise NetworkError(
@@ -140,6 +145,7 @@ def save_network(
     voxel_nm: float,
     threshold: float,
     card: str,
+    normalisation: NormalisationMethod | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> Network:
     """Write a model folder: weights without optimizer state, config, card.
@@ -150,6 +156,8 @@ def save_network(
         Made if need be; files of an earlier model in it are replaced.
     model : keras.Model
         From `build_unet(shape)`.
+    normalisation : NormalisationMethod, optional
+        That of the networks that are trained here ("clipped") by default.
     extra : mapping, optional
         More entries for `config.json`, e.g. the training settings.
     """
@@ -164,7 +172,7 @@ def save_network(
         "voxel_nm": voxel_nm,
         "threshold": threshold,
         "unet": shape.to_json(),
-        "normalisation": "clipped mean and SD at the network's voxel size",
+        "normalisation": (normalisation or NormalisationMethod()).to_json(),
         "weights_sha256": digest,
         **(extra or {}),
     }

@@ -108,11 +108,19 @@ def test_network_is_run_where_no_mask_is_given(sample: Path, tmp_path: Path) -> 
         "--model",
         str(sample / "model"),
     ]
-    assert main([*arguments, "--threshold", "0.999", "--save-probability"]) == 0
+    arguments += ["--threshold", "0.999", "--save-probability"]
+    assert main(arguments) == 0
     probability = tmp_path / "phantom_synapse_4_probability.mrc"
     with mrcfile.open(probability) as file:
         assert file.data.shape == (56, 96, 112)
         assert 0 <= file.data.min() and file.data.max() <= 1
+        plain = file.data.copy()
+    record = tmp_path / "phantom_synapse_4_run.json"
+    assert read_run_record(record).settings["prediction"]["augment"] == 1
+    assert main([*arguments, "--views", "2", "--overwrite"]) == 0
+    assert read_run_record(record).settings["prediction"]["augment"] == 2
+    with mrcfile.open(probability) as file:
+        assert 0.001 < np.abs(file.data - plain).mean() < 0.5  # another mean, of the same vesicles
 
 
 def test_mask_of_labels_limits_the_result(sample: Path, tmp_path: Path) -> None:
@@ -154,6 +162,8 @@ def test_outline_drawn_in_imod_limits_the_result(sample: Path, tmp_path: Path) -
         (("--tilt-range", "nan,60"), 2, "--tilt-range"),
         (("--tilt-axis", "z"), 2, "--tilt-axis"),
         (("--gap", "-1"), 2, "--gap"),
+        (("--views", "3"), 2, "--views"),
+        (("--views", "0"), 2, "--views"),
     ],
 )
 def test_wrong_options_end_with_one_line_and_nothing_written(
@@ -321,6 +331,7 @@ def test_values_beyond_reason_are_refused_before_the_work(
     [
         "[prediction]\nthreads = -4\n",
         "[prediction]\ntile_vox = 0\n",
+        "[prediction]\naugment = 3\n",
         "[outliers]\ndoubtful_p = nan\n",
         "[outliers]\nrejected_score = -3\n",
         "[proposal]\nmin_inside_fraction = 3\n",
