@@ -45,7 +45,7 @@ def segment(
     ] = None,
     views: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Mirror images averaged; N times the time. 1 (default), 2, 4 or 8."),
+        typer.Option(metavar="N", help="Mirror images averaged: 1 (default), 2, 4 or 8; N times the time."),
     ] = None,
     save_probability: Annotated[
         bool, typer.Option("--save-probability", help="Also write the network's probability (MRC).")
