@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepvesicle.errors import NetworkError
-from deepvesicle.fitting.evidence import TRAITS, Evidence, evidence_table
+from deepvesicle.fitting.evidence import MASK_TRAITS, TRAITS, Evidence, Promise, evidence_table, mask_table
 from deepvesicle.fitting.looks import Looks, looks_table
 from deepvesicle.fitting.propose import propose
 from deepvesicle.fitting.refine import refine
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 SEED = 555_000
 #: The same of those that looks are learned on.
 LOOKS_SEED = 556_000
+#: Share of the vesicles that were proposed, lost because the mask does not promise enough for a fit.
+UNPROMISING = 0.015
 #: Share of the vesicles of these phantoms that may come out as looking like something else.
 LOST = 0.01
 #: Size of these phantoms, nm, and of the beam beyond them along x.
@@ -65,26 +68,24 @@ def calibrate_scores(
     from deepvesicle.network.inference import predict
 
     settings = Settings()
-    tables, truths = [], []
+    phantoms: list[tuple[Vesicles, Vesicles, Vesicles]] = []
     for i in range(count):
         rng = np.random.default_rng((SEED, i))
         tomogram, truth = random_tomogram(rng, network.voxel_nm, 144)
         probability = predict(tomogram, network, settings.prediction)
-        spheres = propose(probability, tomogram.grid, settings.proposal, threshold=network.threshold)
-        spheres = refine(tomogram, spheres, settings.refinement)
-        found = match(spheres, truth)
-        # a sphere beside the one that was matched, or on one that is cut off, teaches nothing
-        usable = np.ones(len(spheres), dtype=bool)
-        usable[found.ignored_rows] = False
-        true = np.zeros(len(spheres), dtype=bool)
-        true[found.pairs[:, 0]] = True
-        if len(spheres):
-            tables.append(evidence_table(spheres)[usable])
-            truths.append(true[usable])
+        proposals = propose(probability, tomogram.grid, settings.proposal, threshold=network.threshold)
+        phantoms.append((proposals, refine(tomogram, proposals, settings.refinement), truth))
         if progress:
             progress(i + 1, count)
-    table = np.concatenate([np.zeros((0, len(TRAITS))), *tables])
-    true = np.concatenate([np.zeros(0, dtype=bool), *truths])
+    promise = _learn_promise([(proposals, truth) for proposals, _, truth in phantoms if len(proposals)])
+    tables, truths = [np.zeros((0, len(TRAITS)))], [np.zeros(0, dtype=bool)]
+    for proposals, spheres, truth in phantoms:
+        fitted = spheres if promise is None else spheres.select(promise.worth_a_fit(proposals))
+        if len(fitted):
+            known, usable = _which_are_true(fitted, truth)
+            tables.append(evidence_table(fitted)[usable])
+            truths.append(known[usable])
+    table, true = np.concatenate(tables), np.concatenate(truths)
     if true.all() or not true.any():
         raise NetworkError(
             "the scores cannot be calibrated",
@@ -92,7 +93,31 @@ def calibrate_scores(
             got=f"{true.sum()} vesicles and {(~true).sum()} others",
             remedy="Train longer, or use more phantoms (--calibrate), or none (--calibrate 0)",
         )
-    return Evidence.learn(table, true), table, true
+    return replace(Evidence.learn(table, true), promise=promise), table, true
+
+
+def _learn_promise(phantoms: list[tuple[Vesicles, Vesicles]]) -> Promise | None:
+    """Learn from proposals and truths which are worth a fit; None where there is nothing to tell apart."""
+    tables, trues, faint = [np.zeros((0, len(MASK_TRAITS)))], [np.zeros(0, dtype=bool)], [np.zeros(0, dtype=bool)]
+    for proposals, truth in phantoms:
+        known, usable = _which_are_true(proposals, truth)
+        tables.append(mask_table(proposals)[usable])
+        trues.append(known[usable])
+        faint.append(np.asarray(proposals.features["mask_share"])[usable] < 1)
+    true = np.concatenate(trues)
+    if true.all() or not true.any():
+        return None
+    return Promise.learn_cut(np.concatenate(tables), true, np.concatenate(faint), UNPROMISING)
+
+
+def _which_are_true(spheres: Vesicles, truth: Vesicles) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which spheres are vesicles, and which of them all teach something: not those on one that is cut off."""
+    found = match(spheres, truth)
+    usable = np.ones(len(spheres), dtype=bool)
+    usable[found.ignored_rows] = False
+    true = np.zeros(len(spheres), dtype=bool)
+    true[found.pairs[:, 0]] = True
+    return true, usable
 
 
 def learn_looks(count: int = 120, *, progress: Callable[[int, int], None] | None = None) -> Looks:

@@ -111,6 +111,8 @@ def segment(
     if threshold is None:
         threshold = network.threshold if network is not None else 0.5
     vesicles = propose(probability, tomogram.grid, settings.proposal, threshold=threshold)
+    if evidence is not None:
+        vesicles = evidence.worth_a_fit(vesicles)
 
     def telling(stage: str) -> Callable[[int, int], None]:
         return lambda done, total: progress(stage, done, total) if progress else None

@@ -47,12 +47,21 @@ def train(
     from deepvesicle.calibration import calibrate_scores
     from deepvesicle.commands.console import progress
     from deepvesicle.errors import UsageError
+    from deepvesicle.network.normalise import NormalisationMethod
     from deepvesicle.network.training import LOSSES, TrainingSettings, calibrate_threshold, checkpoint_path
     from deepvesicle.network.training import train as train_network
     from deepvesicle.network.unet import UNetShape
     from deepvesicle.network.zoo import load_network, save_network
 
     start = None if init is None else load_network(init)
+    if start is not None and start.normalisation != NormalisationMethod():
+        raise UsageError(
+            f"training cannot go on from model {start.name}: its grey values are prepared in another way",
+            expected=f"a model with the normalisation {NormalisationMethod().kind}",
+            got=start.normalisation.kind,
+        )
+    if start is not None and voxel_size != start.voxel_nm:
+        raise UsageError(f"model {start.name} works at {start.voxel_nm:g} nm", remedy="Give that --voxel-size")
     shape = UNetShape(levels, filters) if start is None else start.shape
     if patch % shape.alignment_vox:
         raise UsageError(

@@ -44,6 +44,12 @@ MIN_FILL = 0.5
 MAX_OVERLAP = 0.35
 #: Mask voxels further from a centre than this times the radius are no part of that vesicle.
 REACH = 1.6
+#: Where nothing was found at the threshold, faint vesicles are looked for at these shares of it, ...
+FAINT = (0.5, 0.25)
+#: ... this far from those already found, nm.
+FAINT_MARGIN_NM = 3.0
+#: What is just outside a candidate: the last three quarters of this distance, nm.
+OUTSIDE_NM = 8.0
 #: Rounds of sharing out and fitting, and the change (voxels) below which a spheroid has settled.
 ROUNDS, SETTLED = 4, 0.05
 
@@ -59,6 +65,8 @@ class Candidate:
     score: float = 0.0  # mean probability inside, 0..1
     inside: float = 1.0  # share of the sphere that lies in the volume
     volume: float = 0.0  # mask voxels inside
+    outside: float = 0.0  # mean probability just outside, 0..1
+    share: float = 1.0  # of the threshold, at which it was found
 
     @property
     def worth(self) -> float:
@@ -92,7 +100,8 @@ def propose(
     Vesicles
         On `target`, sorted by z, status PROPOSED. Scores are mean probabilities inside. Features: `mask_fill` (share of
         the sphere that is mask), `mask_support` (share of its surface at which the mask ends), `mask_height` (height
-        over width of the mask) and `inside_fraction` (share of the sphere that lies in the volume).
+        over width of the mask), `mask_outside` (mean probability just outside), `mask_share` (share of the threshold
+        at which it was found: 1, or less for faint ones) and `inside_fraction` (share of the sphere in the volume).
 
     Raises
     ------
@@ -115,6 +124,21 @@ def propose(
         _support(c, data, mask, grid.voxel_nm)
     found += _broken(found, data, mask, grid, r_min, r_max)
     chosen = _without_conflicts([c for c in found if _plausible(c, grid.voxel_nm, r_min, r_max, settings)])
+    for share in FAINT:
+        for z in range(len(data)):
+            np.greater(data[z], share * level, out=mask[z])
+        for c in chosen:
+            _erase(mask, c.shape, FAINT_MARGIN_NM / grid.voxel_nm)
+        found = _candidates_of_components(data, mask, share * level, r_min, r_max)
+        for c in found:
+            _support(c, data, mask, grid.voxel_nm)
+            c.share = share
+        faint = [c for c in found if _plausible(c, grid.voxel_nm, r_min, r_max, settings)]
+        chosen += [
+            c
+            for c in _without_conflicts(faint)
+            if all(overlap(c.shape, other.shape) <= MAX_OVERLAP for other in chosen)
+        ]
     chosen.sort(key=lambda c: tuple(c.shape.centre))
     if not chosen:
         return Vesicles.empty(target)
@@ -128,6 +152,8 @@ def propose(
         features={
             "mask_fill": np.array([c.fill for c in chosen]),
             "mask_support": np.array([c.support for c in chosen]),
+            "mask_outside": np.array([c.outside / full for c in chosen]),
+            "mask_share": np.array([c.share for c in chosen]),
             "mask_height": np.array([c.shape.squash2**-0.5 for c in chosen]),
             "inside_fraction": np.array([c.inside for c in chosen]),
         },
@@ -160,6 +186,18 @@ def _candidates_of_components(
             shape.centre = shape.centre + offset
             found.append(Candidate(shape))
     return found
+
+
+def _erase(mask: NDArray[np.bool_], shape: Spheroid, margin: float) -> None:
+    """Take a spheroid out of the mask, and `margin` voxels around it."""
+    radius = shape.radius + margin
+    half_height = shape.radius / np.sqrt(shape.squash2) + margin
+    reach = np.array([half_height, radius, radius])
+    low, high = np.floor(shape.centre - reach).astype(int), np.ceil(shape.centre + reach).astype(int) + 1
+    box = tuple(slice(max(0, a), max(0, min(n, b))) for a, b, n in zip(low, high, mask.shape, strict=True))
+    z, y, x = np.ogrid[box]
+    grown = Spheroid(shape.centre, radius, (radius / half_height) ** 2)
+    mask[box] &= grown.distance(z, y, x) > radius
 
 
 def fill_holes(mask: NDArray[np.bool_], largest_radius: float) -> NDArray[np.bool_]:
@@ -285,11 +323,14 @@ def _distinct(shapes: list[Spheroid]) -> list[int]:
 def _support(candidate: Candidate, data: NDArray[Any], mask: NDArray[np.bool_], voxel_nm: float) -> None:
     """Measure fill, score, volume, the share inside and the supported surface of a candidate in its box."""
     shape = candidate.shape
-    low = np.floor(shape.centre - shape.radius).astype(int)
-    high = np.ceil(shape.centre + shape.radius).astype(int) + 1
+    beyond = OUTSIDE_NM / voxel_nm
+    low = np.floor(shape.centre - shape.radius - beyond).astype(int)
+    high = np.ceil(shape.centre + shape.radius + beyond).astype(int) + 1
     box = tuple(slice(max(0, a), max(0, min(n, b))) for a, b, n in zip(low, high, mask.shape, strict=True))
     z, y, x = np.ogrid[box]
-    ball = shape.distance(z, y, x) <= shape.radius
+    distance = shape.distance(z, y, x)
+    ball = distance <= shape.radius
+    rim = (distance > shape.radius + 0.25 * beyond) & (distance <= shape.radius + beyond)
     count = int(ball.sum())
     if not count:
         return
@@ -297,6 +338,7 @@ def _support(candidate: Candidate, data: NDArray[Any], mask: NDArray[np.bool_], 
     candidate.volume = float(mask[box][ball].sum())
     candidate.fill = candidate.volume / count
     candidate.score = float(data[box][ball].mean(dtype=np.float64))
+    candidate.outside = float(data[box][rim].mean(dtype=np.float64)) if rim.any() else 0.0
     candidate.inside = min(1.0, count / (4 / 3 * np.pi * shape.radius**2 * half_height))
     candidate.support, candidate.purity = surface_support(shape, mask, SHELL_NM / voxel_nm)
 

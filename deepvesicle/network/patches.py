@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import queue
 from collections.abc import Iterator
@@ -135,11 +136,20 @@ def cut_patch(example: Example, size: int, rng: np.random.Generator) -> tuple[ND
 
 
 def _produce(results: Any, seed: tuple[int, ...], voxel_nm: float, size_vox: int) -> None:
-    """Body of the process that simulates: examples go into a bounded queue until the parent ends."""
+    """Body of the process that simulates: examples go into a bounded queue until the parent ends, killed or not."""
+    parent = multiprocessing.parent_process()
     os.nice(15)  # the training waits for its slowest thread: simulate in what it leaves
     rng = np.random.default_rng(seed)
     while True:
-        results.put(random_example(rng, voxel_nm, size_vox))
+        example = random_example(rng, voxel_nm, size_vox)
+        while True:
+            try:
+                results.put(example, timeout=5)
+                break
+            except queue.Full:
+                if parent is not None and not parent.is_alive():
+                    results.cancel_join_thread()  # nobody will take what is still in the queue
+                    return
 
 
 class PhantomPool:
@@ -155,8 +165,6 @@ class PhantomPool:
     """
 
     def __init__(self, voxel_nm: float, seed: tuple[int, ...], capacity: int = 96, size_vox: int = 128) -> None:
-        import multiprocessing
-
         context = multiprocessing.get_context("spawn")
         self.capacity = capacity
         self.examples: list[Example] = []

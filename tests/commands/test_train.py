@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from deepvesicle.commands.main import main
@@ -26,8 +27,29 @@ def test_a_tiny_training_makes_a_model(tmp_path: Path, capsys: pytest.CaptureFix
     assert load_network(folder).config["steps_done"] == 3
 
 
+def test_a_training_starts_from_another_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(["train", "-o", str(first), "--steps", "1", *TINY]) == 0
+    rest = ("--patch", "16", "--batch", "1", "--calibrate", "0", "--steps", "1")
+    assert main(["train", "-o", str(second), "--init", str(first), "--learning-rate", "0", *rest]) == 0
+    # no step was made, and the shape is that of the model, not the options' default
+    old, new = (load_network(f).convolutions()[0][0] for f in (first, second))
+    assert load_network(second).shape.levels == 1 and np.allclose(old, new, atol=1e-3 * np.abs(old).max())
+    assert main(["train", "-o", str(tmp_path / "m"), "--init", str(first), "--voxel-size", "3", *rest]) == 2
+    assert "works at 2.2 nm" in capsys.readouterr().err
+    other = json.loads((first / "config.json").read_text()) | {"normalisation": {"kind": "z-score"}}
+    (first / "config.json").write_text(json.dumps(other))
+    assert main(["train", "-o", str(tmp_path / "m"), "--init", str(first), *rest]) == 2
+    assert "prepared in another way" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
-    ("options", "word"), [(("--patch", "17"), "--patch"), (("--precision", "float8"), "--precision")]
+    ("options", "word"),
+    [
+        (("--patch", "17"), "--patch"),
+        (("--precision", "float8"), "--precision"),
+        (("--loss", "hinge"), "bce_tversky"),
+    ],
 )
 def test_wrong_options(tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], word: str) -> None:
     assert main(["train", "-o", str(tmp_path / "m"), *options]) == 2

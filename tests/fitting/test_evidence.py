@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from deepvesicle.fitting.evidence import MASK_SCORE, TRAITS, Evidence, evidence_table
+from deepvesicle.fitting.evidence import MASK_SCORE, TRAITS, Evidence, Promise, evidence_table, mask_table
 from deepvesicle.fitting.outliers import judge
 from deepvesicle.grid import Grid
 from deepvesicle.settings import OutlierSettings, ProposalSettings
@@ -98,3 +99,26 @@ def test_probable_errors_are_rejected_and_doubts_are_marked() -> None:
     assert "0.10" in judged.reasons[0] and "0.65" in judged.reasons[1] and judged.reasons[2] == ""
     plain = spheres.replace(features={})
     assert judge(plain, OutlierSettings(), ProposalSettings()).status[0] is not Status.REJECTED
+
+
+def test_faint_proposals_without_promise_are_not_fitted(rng: np.random.Generator) -> None:
+    vesicles, true = _population(rng, 3000)
+    faint = rng.random(3000) < 0.7
+    vesicles = vesicles.with_features(mask_share=np.where(faint, 0.5, 1.0))
+    promise = Promise.learn_cut(mask_table(vesicles), true, faint, lost=0.02)
+    worth = promise.worth_a_fit(vesicles)
+    assert worth[~faint].all()  # what reaches the threshold is always fitted
+    assert np.mean(~worth[true]) == pytest.approx(0.02, abs=0.002)
+    assert np.mean(~worth[~true & faint]) > 0.2
+    evidence = replace(Evidence.learn(evidence_table(vesicles), true), promise=promise)
+    again = Evidence.from_json(json.loads(json.dumps(evidence.to_json())))
+    assert len(again.worth_a_fit(vesicles)) == pytest.approx(worth.sum(), abs=3)
+    assert len(replace(evidence, promise=None).worth_a_fit(vesicles)) == 3000
+
+
+def test_a_promise_learned_without_faint_ones_keeps_all(rng: np.random.Generator) -> None:
+    vesicles, true = _population(rng, 300)
+    promise = Promise.learn_cut(mask_table(vesicles), true, np.zeros(300, dtype=bool), lost=0.02)
+    assert json.loads(json.dumps(promise.to_json()))["least"] is None
+    again = Promise.from_json(promise.to_json())
+    assert again.worth_a_fit(vesicles.with_features(mask_share=np.full(300, 0.25))).all()

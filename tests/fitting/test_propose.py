@@ -190,3 +190,28 @@ def test_the_spheres_of_an_independent_synapse(rng: np.random.Generator, shared_
     score = match(found, truth, counted=[float(r["frac_in_fov"]) >= 0.999 for r in rows])
     assert score.tp + score.fn == 64
     assert score.f1 >= 0.97 and score.delta_c_nm < 1 and score.delta_d < 0.06
+
+
+def test_faint_vesicles_are_proposed_besides_clear_ones(rng: np.random.Generator) -> None:
+    truth = crowd(rng, GRID, rng.uniform(14, 26, 14), touching=0.0)
+    data = np.full(GRID.shape_zyx, 0.03)
+    heights = np.resize([0.9, 0.3, 0.16], len(truth))
+    z, y, x = np.indices(GRID.shape_zyx)
+    for (cz, cy, cx), radius, height in zip(truth.centres_vox, truth.radii_vox, heights, strict=True):
+        depth = radius - np.sqrt((z - cz) ** 2 + (y - cy) ** 2 + (x - cx) ** 2)
+        data = np.maximum(data, height / (1 + np.exp(-3 * depth)))
+    found = propose(Probability(data.astype(np.float32), GRID), GRID, ProposalSettings(), threshold=0.5)
+    score = match(found, truth, counted=whole(truth))
+    assert score.fp == score.fn == 0 and score.median_centre_error_nm < 0.5
+    expected = np.choose(np.searchsorted([0.2, 0.5], heights[score.pairs[:, 1]]), [0.25, 0.5, 1.0])
+    np.testing.assert_array_equal(found.features["mask_share"][score.pairs[:, 0]], expected)
+    outside = found.features["mask_outside"]
+    assert np.all(outside < 0.5 * found.scores) and np.all(outside > 0.02)
+
+
+def test_what_is_left_round_a_clear_vesicle_is_no_faint_one(rng: np.random.Generator) -> None:
+    """A blurred mask has a wide faint rim; a crowd of them leaves gaps of middling probability."""
+    truth = crowd(rng, GRID, rng.uniform(14, 26, 20), touching=0.9)
+    soft = spoil(rng, truth, blur_nm=6.0, noise=1.0)
+    found = propose(soft, GRID, ProposalSettings(), threshold=0.5)
+    assert match(found, truth, counted=whole(truth)).fp <= 1

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -47,3 +54,26 @@ def test_thin_volumes_are_mirrored_to_the_patch(rng: np.random.Generator) -> Non
     grey, mask = cut_patch(example, 48, rng)
     assert grey.shape == mask.shape == (48, 48, 48)
     assert mask.min() == 1 and grey.dtype == np.float32
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="asks /proc whether a process is there")
+def test_the_simulating_process_ends_with_a_killed_parent() -> None:
+    code = (
+        "from deepvesicle.network.patches import PhantomPool\n"
+        "if __name__ == '__main__':\n"
+        "    pool = PhantomPool(2.2, (1,), size_vox=40)\n"
+        "    pool.fill(1)\n"
+        "    print(pool._process.pid, flush=True)\n"
+        "    pool.fill(96)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        os.kill(child, 0)
+        parent.kill()
+    for _ in range(300):
+        if not Path(f"/proc/{child}").exists():
+            return
+        time.sleep(0.1)
+    os.kill(child, signal.SIGKILL)
+    pytest.fail("the simulating process goes on without its parent")
