@@ -18,11 +18,13 @@ from deepvesicle.phantom.scene import placed_scene, random_scene
 from deepvesicle.vesicles import Vesicles
 
 #: First parts of the seeds; used nowhere else.
-SYNAPSE_SEED, LIPOSOME_SEED, VERSION_SEED, NEGATIVE_SEED = 222_100, 222_200, 222_300, 222_400
+SYNAPSE_SEED, LIPOSOME_SEED, VERSION_SEED, NEGATIVE_SEED = 223_100, 223_200, 223_300, 223_400
 #: Beam beyond the tomogram along x, nm.
 BEYOND_NM = 50.0
-#: Outer radii of liposomes that count, nm; how many are tried to be placed; the smallest that may
-#: hold another, and the least distance between the two.
+#: Outer radii of vesicles that count in phantoms, nm: from the program's default limit on.
+COUNTED_RADII_NM = (12.0, 90.0)
+#: Outer radii of liposomes that are placed, nm; how many are tried; the smallest that may hold another, and the least
+#: distance between the two.
 LIPOSOME_RADII_NM = (12.5, 90.0)
 PLACED = 160
 HOST_RADIUS_NM, NESTED_GAP_NM = 40.0, 5.0
@@ -56,6 +58,12 @@ def truth_of(path: Path, grid: Grid) -> Vesicles:
 def is_whole(truth: Vesicles) -> NDArray[np.bool_]:
     """Those that no face of the tomogram cuts (N,)."""
     return np.asarray(truth.features["inside_fraction"] > 0.999)
+
+
+def counts(truth: Vesicles) -> NDArray[np.bool_]:
+    """Those of a phantom that are asked for: whole, and of a size that is looked for (N,)."""
+    low, high = COUNTED_RADII_NM
+    return np.asarray(is_whole(truth) & (truth.radii_nm >= low) & (truth.radii_nm <= high))
 
 
 def is_nested(truth: Vesicles) -> NDArray[np.bool_]:
@@ -133,17 +141,17 @@ def negative(number: int) -> Tomogram:
     return image_scene(scene, random_imaging(rng), rng, margin)[0]
 
 
-def masters(fewest: int) -> Iterator[Drawn]:
-    """Synapses of 160 x 330 x 330 nm at 1.2 nm/voxel, until `fewest` whole vesicles have been in them."""
+def masters(number: int, fewest: int) -> Iterator[Drawn]:
+    """Synapses of 160 x 330 x 330 nm at 1.2 nm/voxel, from that number on, until `fewest` that count were in them."""
     voxel_nm = VERSION_VOXELS_NM[0]
     margin = round(BEYOND_NM / voxel_nm)
-    number = count = 0
+    count = 0
     while count < fewest:
         rng = np.random.default_rng((VERSION_SEED, number))
         number += 1
         scene = random_scene(rng, (133, 275, 275 + 2 * margin), voxel_nm)
         tomogram, truth = image_scene(scene, Imaging(contrast=VERSION_CONTRAST), rng, margin)
-        whole = int(is_whole(truth).sum())
+        whole = int(counts(truth).sum())
         if whole >= FEWEST_WHOLE:
             count += whole
             yield tomogram, truth

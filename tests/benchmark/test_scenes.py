@@ -18,7 +18,7 @@ PLACE_NM, SIGMA_NM = np.array([21.37, 30.11, 41.93]), 5.0
 
 def ball(voxel_nm: float, shape: tuple[int, int, int], noise: float, rng: np.random.Generator) -> Tomogram:
     grid = Grid(shape, voxel_nm)
-    away = np.stack(np.indices(shape), axis=-1) * voxel_nm - PLACE_NM
+    away = np.moveaxis(np.indices(shape), 0, -1) * voxel_nm - PLACE_NM
     data = -np.exp(-0.5 * (away**2).sum(axis=-1) / SIGMA_NM**2) + noise * rng.normal(size=shape)
     return Tomogram(data.astype(np.float32), grid)
 
@@ -26,7 +26,7 @@ def ball(voxel_nm: float, shape: tuple[int, int, int], noise: float, rng: np.ran
 def centre_nm(tomogram: Tomogram) -> np.ndarray:
     """Centre of mass of what is dark."""
     weight = np.clip(-tomogram.grey() + np.median(tomogram.grey()), 0, None) ** 2
-    points = np.stack(np.indices(weight.shape), axis=-1).reshape(-1, 3)
+    points = np.indices(weight.shape).reshape(3, -1).T
     return tomogram.grid.to_nm(points).T @ weight.ravel() / weight.sum()
 
 
@@ -37,7 +37,7 @@ def test_larger_voxels_show_the_same_place_and_depth(voxel_nm: float, rng: np.ra
     assert large.grid.voxel_nm == voxel_nm
     assert np.allclose(large.grid.to_nm([-0.5] * 3), small.grid.to_nm([-0.5] * 3))
     assert np.abs(centre_nm(large) - PLACE_NM).max() < 0.03
-    points = np.stack(np.indices(large.grid.shape_zyx), axis=-1).reshape(-1, 3)
+    points = np.indices(large.grid.shape_zyx).reshape(3, -1).T
     away = large.grid.to_nm(points) - PLACE_NM
     # what came out is the ball as it would have been computed there
     wanted = -np.exp(-0.5 * (away**2).sum(axis=1) / SIGMA_NM**2).reshape(large.grid.shape_zyx)
