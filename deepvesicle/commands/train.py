@@ -129,8 +129,11 @@ def _print_row(row: dict[str, float]) -> None:
 def model_card(settings: TrainingSettings, last: dict[str, Any], threshold: float, best: float, dice: float) -> str:
     """What a model was trained on and how, in Markdown; `save_network` fills in the hash of the weights."""
     from deepvesicle.network.patches import ORIGINAL_VOXEL_NM, SCENE_SHARES, ZOOM
+    from deepvesicle.phantom.imaging import CONTRASTS, HIGHEST_TILT_DEG, TILT_STEP_DEG
 
     shares = ", ".join(f"{name} {share:.0%}" for name, share in SCENE_SHARES.items())
+    contrasts = ", ".join(f"{low:g} to {high:g} ({share:.0%})" for (low, high), share in CONTRASTS)
+    tilt, step = HIGHEST_TILT_DEG, TILT_STEP_DEG
     shape = settings.shape
     finest, coarsest = ORIGINAL_VOXEL_NM
     return f"""# Model card
@@ -146,8 +149,9 @@ another network.
 - scenes: {shares}
 - voxel size of the originals {finest:g} to {coarsest:g} nm, rescaled to the network's with a zoom of
   {ZOOM[0]:g} to {ZOOM[1]:g}
-- outer radii 12.5 to 95 nm, tilt ranges +-42 to +-66 degrees in steps of 1.5 to 3, defocus 1.8 to 9 um (or phase
-  plate), d' 0.3 to 3.5
+- outer radii 12.5 to 95 nm, tilt ranges +-{tilt[0]:g} to +-{tilt[1]:g} degrees in steps of {step[0]:g} to {step[1]:g},
+  defocus 1.8 to 9 um (or phase plate)
+- d' {contrasts}
 - unfiltered, Gaussian, median and anisotropically diffused; floating point and clipped 8 bit
 - augmentation: flips, quarter turns about z, blur, noise, grey gradients, gain and offset
 
@@ -155,8 +159,8 @@ another network.
 
 - {last["step"]:.0f} of {settings.steps} steps of {settings.batch} patches of {settings.patch_vox}^3 voxels,
   {last["seconds"] / 60:.0f} minutes in all
-- Adam, highest rate {settings.learning_rate:g}, cosine decay; {settings.precision}
-- loss: binary cross-entropy + 1 - Dice; moving average of the weights (momentum {settings.average:g})
+- Adam, highest rate {settings.learning_rate:g}, falling to 0 over the last {settings.fall:.0%}; {settings.precision}
+- loss: {settings.loss}; moving average of the weights (momentum {settings.average:g})
 - validation phantoms (seeds never trained on): Dice {dice:.3f} at threshold {best:g}, the best one there
 - threshold of the model: {threshold:g}
 

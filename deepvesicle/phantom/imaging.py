@@ -23,6 +23,10 @@ from deepvesicle.vesicles import Vesicles
 Field = NDArray[np.float32]
 
 ELECTRON_WAVELENGTH_NM = {200: 0.00251, 300: 0.00197}
+#: Ranges of d' that conditions are drawn from, and how often each: most are low, which is what takes learning.
+CONTRASTS = (((0.28, 0.65), 0.65), ((0.65, 1.3), 0.23), ((1.3, 3.5), 0.12))
+#: Highest tilt, and tilt step, degrees.
+HIGHEST_TILT_DEG, TILT_STEP_DEG = (40.0, 66.0), (1.2, 3.0)
 #: Filters applied after reconstruction.
 FILTERS = ("none", "gaussian", "diffusion", "median")
 
@@ -81,8 +85,8 @@ class Imaging:
 
 def random_imaging(rng: np.random.Generator) -> Imaging:
     """Draw imaging conditions within the ranges of real cryo-tomography of synapses."""
-    half = rng.uniform(40, 66)
-    step = rng.uniform(1.2, 3.0)
+    half = rng.uniform(*HIGHEST_TILT_DEG)
+    step = rng.uniform(*TILT_STEP_DEG)
     tilts = np.arange(-half, half + 1e-6, step) + rng.uniform(-6, 6)
     name = str(rng.choice(FILTERS, p=(0.4, 0.25, 0.25, 0.1)))
     strength = {
@@ -90,8 +94,8 @@ def random_imaging(rng: np.random.Generator) -> Imaging:
         "diffusion": float(rng.integers(3, 16)),
     }.get(name, 0.0)
     plate = rng.random() < 0.12
-    # most are of low contrast, which is what takes learning
-    contrast = rng.uniform(*((0.3, 0.8), (0.8, 1.4), (1.4, 3.5))[rng.choice(3, p=(0.55, 0.3, 0.15))])
+    (low, high), _ = CONTRASTS[rng.choice(len(CONTRASTS), p=[share for _, share in CONTRASTS])]
+    contrast = rng.uniform(low, high)
     return Imaging(
         tilts_deg=tuple(float(t) for t in tilts),
         voltage_kv=int(rng.choice((200, 300))),
