@@ -108,7 +108,7 @@ def bce_tversky_loss(truth: Any, predicted: Any) -> Any:
     return bce_loss(truth, predicted) + 1 - (hit + 1) / (hit + 0.7 * missed + 0.3 * false + 1)
 
 
-#: Losses by name; `bin/benchmark losses` compares them.
+#: Losses by name; `bin/benchmark training` compares them.
 LOSSES: dict[str, Callable[[Any, Any], Any]] = {
     "bce": bce_loss,
     "bce_dice": bce_dice_loss,
