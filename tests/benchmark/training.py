@@ -1,7 +1,6 @@
 """Losses and sizes of network compared by short trainings.
 
-Run by `bin/benchmark training`; writes its section of `docs/benchmarks.md`. Takes more than an hour on two cores: too slow
-for the tests.
+Run by `bin/benchmark training`; writes its section of `docs/benchmarks.md`. Takes more than an hour on two cores.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from tests.benchmark.report import markdown, write_section
 PHANTOM_SEED, TRAINING_SEED = 335_000, 77
 #: Contrasts d' of the validation phantoms, and how many there are of each.
 CONTRASTS, PHANTOMS = (1.2, 0.75, 0.4), 3
-VOXEL_NM = 2.2
+PHANTOM_SHAPE, VOXEL_NM = (80, 144, 144), 2.2
 #: Probabilities that spheres are proposed at.
 THRESHOLDS = (0.15, 0.25, 0.4, 0.6)
 #: The shipped model's loss first.
@@ -58,6 +57,8 @@ class Extent:
     ----------
     phantoms : tuple of (float, int)
         Contrast and number of each validation phantom.
+    phantom_shape : tuple of int
+        Of each.
     settings : TrainingSettings
         What all trainings have in common.
     warm_up, timed : int
@@ -67,6 +68,7 @@ class Extent:
     """
 
     phantoms: tuple[tuple[float, int], ...]
+    phantom_shape: tuple[int, int, int]
     settings: TrainingSettings
     warm_up: int
     timed: int
@@ -86,14 +88,14 @@ def full_extent() -> Extent:
     settings = TrainingSettings(seed=TRAINING_SEED, voxel_nm=VOXEL_NM, precision=precision(), validation_volumes=0)
     phantoms = tuple((contrast, number) for contrast in CONTRASTS for number in range(PHANTOMS))
     # four tiles as large as the default settings make them
-    return Extent(phantoms, settings, 10, 30, (96, 288, 288))
+    return Extent(phantoms, PHANTOM_SHAPE, settings, 10, 30, (96, 288, 288))
 
 
 def quick_extent() -> Extent:
     """Enough to see that all of it runs."""
     full = full_extent()
     settings = replace(full.settings, patch_vox=16, batch=1, pool=2)
-    return Extent(((1.2, 0),), settings, 1, 1, (16, 16, 288))
+    return Extent(((1.2, 0),), (48, 72, 72), settings, 1, 1, (16, 16, 288))
 
 
 @dataclass(frozen=True)
@@ -137,14 +139,14 @@ class Trained:
     mega_voxels_per_s: float = np.nan
 
 
-def make_scene(contrast: float, number: int) -> Scene:
-    """A synapse of 80 x 144 x 144 voxels, unfiltered, under otherwise random conditions.
+def make_scene(contrast: float, number: int, shape: tuple[int, int, int]) -> Scene:
+    """A synapse, unfiltered, under otherwise random conditions.
 
     The same number is the same scene at every contrast.
     """
     rng = np.random.default_rng((PHANTOM_SEED, number))
     margin = round(scenes.BEYOND_NM / VOXEL_NM)
-    scene = random_scene(rng, (80, 144, 144 + 2 * margin), VOXEL_NM)
+    scene = random_scene(rng, (*shape[:2], shape[2] + 2 * margin), VOXEL_NM)
     tomogram, truth = image_scene(scene, scenes.unfiltered(rng, contrast), rng, margin)
     return Scene(contrast, tomogram, truth, occupancy(truth, tomogram.grid).astype(np.float32) / np.float32(255))
 
@@ -276,7 +278,7 @@ after so long, and show a choice that fails. They cannot tell which is best in t
 than small ones. Each was trained once, and judged on few phantoms of the simulator that it was trained on, {whole}
 whole vesicles at each contrast; small differences can be chance, and nothing is said of real tomograms."""
 
-JUDGED = """Judged on {count} phantom synapses (80 x 144 x 144 voxels of 2.2 nm, unfiltered, random otherwise; the same
+JUDGED = """Judged on {count} phantom synapses ({size} voxels of {voxel:g} nm, unfiltered, random otherwise; the same
 scenes at every contrast), their seeds used for nothing else. *Dice* is the soft one of the probability against the
 share of each voxel inside a vesicle. *F1* is that of the spheres proposed from the mask, without fit or judgement; it
 is no figure of the whole program. Behind it stands the threshold that gives it, the best of {thresholds} on the same
@@ -311,7 +313,12 @@ def section(
     lines = ["## Trainings compared", ""]
     lines += paragraphs(
         "Made by `bin/benchmark training`. " + SHORT.format(whole=whole),
-        JUDGED.format(count=len(phantoms), thresholds=", ".join(f"{threshold:g}" for threshold in THRESHOLDS)),
+        JUDGED.format(
+            count=len(phantoms),
+            size=" x ".join(map(str, extent.phantom_shape)),
+            voxel=VOXEL_NM,
+            thresholds=", ".join(f"{threshold:g}" for threshold in THRESHOLDS),
+        ),
         TRAINED.format(
             seed=settings.seed,
             batch=settings.batch,
@@ -356,7 +363,7 @@ def main() -> None:
     if arguments.steps < 1 or not 0 < arguments.minutes < np.inf:
         parser.error("--steps must be at least 1 and --minutes more than 0")
     extent = quick_extent() if arguments.quick else full_extent()
-    phantoms = [make_scene(contrast, number) for contrast, number in extent.phantoms]
+    phantoms = [make_scene(contrast, number, extent.phantom_shape) for contrast, number in extent.phantoms]
     wanted = (arguments.only,) if arguments.only else ("losses", "sizes")
     by_loss = show(losses(extent, phantoms, arguments.steps)) if "losses" in wanted else []
     by_size = show(sizes(extent, phantoms, arguments.minutes)) if "sizes" in wanted else []
