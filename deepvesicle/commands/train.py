@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="Model folder to write; checkpoints go there too.")],
-    steps: Annotated[int, typer.Option(help="Training steps in all.")] = 5100,
+    steps: Annotated[int, typer.Option(help="Training steps in all.")] = 11_000,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the folder.")] = False,
     minutes: Annotated[
         float | None, typer.Option(help="Stop after this time, with a checkpoint; go on later with --resume.")
@@ -26,11 +26,11 @@ def train(
     ] = 2.2,
     patch: Annotated[int, typer.Option(min=16, metavar="VOXELS", help="Edge of a training patch.")] = 64,
     batch: Annotated[int, typer.Option(min=1, help="Patches per step.")] = 2,
-    learning_rate: Annotated[float, typer.Option(help="Highest learning rate of Adam.")] = 1.5e-3,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate of Adam.")] = 1e-3,
     init: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Start from the weights of this model (name or folder).")
     ] = None,
-    loss: Annotated[str, typer.Option(help="bce_dice, bce, bce_tversky or focal.")] = "bce_dice",
+    loss: Annotated[str, typer.Option(help="bce, bce_dice, bce_tversky or focal.")] = "bce",
     precision: Annotated[
         str, typer.Option(help="float32, or mixed_bfloat16 where the processor or GPU computes with it.")
     ] = "float32",

@@ -53,10 +53,10 @@ class TrainingSettings:
     voxel_nm: float = 2.2
     patch_vox: int = 64
     batch: int = 2
-    steps: int = 30_000
-    learning_rate: float = 1.5e-3
+    steps: int = 11_000
+    learning_rate: float = 1e-3
     fall: float = 0.35
-    loss: str = "bce_dice"
+    loss: str = "bce"
     average: float = 0.995
     precision: str = "float32"
     save_every: int = 250
