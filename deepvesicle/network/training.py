@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepvesicle.errors import NetworkError
 from deepvesicle.network.patches import Example, PhantomPool, random_example
 from deepvesicle.network.unet import UNetShape, build_unet, quiet_tensorflow
 
@@ -194,6 +195,11 @@ def train(
         With the averaged weights.
     rows : list of dict
         The whole history, earlier runs of the folder included.
+
+    Raises
+    ------
+    NetworkError
+        The loss is no number any more.
     """
     quiet_tensorflow()
     import keras
@@ -236,6 +242,13 @@ def train(
             values = model.train_on_batch(grey, mask, return_dict=True)
             model.reset_metrics()
             losses.append(float(values["loss"]))
+            if not np.isfinite(losses[-1]):
+                raise NetworkError(
+                    f"the training diverged: its loss at step {state.step + 1} is {losses[-1]}",
+                    expected="a finite number",
+                    remedy="Give larger patches, a lower --learning-rate or --precision float32; --resume goes on from "
+                    "the last checkpoint",
+                )
             dices.append(float(values["soft_dice"]))
             state.step += 1
             if state.step % 4 == 0:

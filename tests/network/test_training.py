@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deepvesicle.errors import NetworkError
 from deepvesicle.network.training import (
     LOSSES,
     TrainingSettings,
@@ -75,3 +76,10 @@ def test_training_stops_resumes_and_learns(tmp_path: Path) -> None:
     assert all(0 <= row["validation_dice"] <= 1 for row in history)
     threshold, dice = calibrate_threshold(model, TINY)
     assert 0.2 <= threshold <= 0.8 and 0 <= dice <= 1
+
+
+def test_a_training_that_diverges_says_so(tmp_path: Path) -> None:
+    given = [np.full_like(w, np.nan) for w in build_unet(TINY.shape).get_weights()]
+    with pytest.raises(NetworkError, match="diverged: its loss at step 1 is nan.*--learning-rate"):
+        train(TINY, tmp_path, initial=given)
+    assert not checkpoint_path(tmp_path).exists()
