@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 SEED = 555_000
 #: The same of those that looks are learned on.
 LOOKS_SEED = 556_000
+#: The d' of calibration phantoms is drawn from this range, evenly in its logarithm: scores must hold at every contrast.
+CALIBRATION_CONTRASTS = (0.3, 2.0)
 #: Share of the vesicles that were proposed, lost because the mask does not promise enough for a fit.
 UNPROMISING = 0.015
 #: Share of the vesicles of these phantoms that may come out as looking like something else.
@@ -37,6 +39,15 @@ LOST = 0.01
 _SIZE_NM, _BEYOND_NM = np.array([150.0, 300.0, 360.0]), 50.0
 #: How far start spheres are off: in the centre as a share of the radius, and in size.
 _MOVE, _SCALE = 0.3, 0.2
+
+
+@dataclass(frozen=True)
+class FittedPhantom:
+    """What was proposed in a phantom, the same spheres fitted, and the truth."""
+
+    proposals: Vesicles
+    spheres: Vesicles
+    truth: Vesicles
 
 
 def calibrate_scores(
@@ -65,24 +76,37 @@ def calibrate_scores(
     NetworkError
         The network finds nothing, or vesicles alone: there is nothing to tell apart.
     """
+    phantoms = []
+    for number in range(count):
+        phantoms.append(fit_phantom(network, number))
+        if progress:
+            progress(number + 1, count)
+    return learn_scores(phantoms)
+
+
+def fit_phantom(network: Network, number: int) -> FittedPhantom:
+    """Simulate a calibration phantom, and propose and fit all that the network's mask allows."""
     from deepvesicle.network.inference import predict
 
     settings = Settings()
-    phantoms: list[tuple[Vesicles, Vesicles, Vesicles]] = []
-    for i in range(count):
-        rng = np.random.default_rng((SEED, i))
-        tomogram, truth = random_tomogram(rng, network.voxel_nm, 144)
-        probability = predict(tomogram, network, settings.prediction)
-        proposals = propose(probability, tomogram.grid, settings.proposal, threshold=network.threshold)
-        phantoms.append((proposals, refine(tomogram, proposals, settings.refinement), truth))
-        if progress:
-            progress(i + 1, count)
-    promise = _learn_promise([(proposals, truth) for proposals, _, truth in phantoms if len(proposals)])
+    rng = np.random.default_rng((SEED, number))
+    contrast = float(_log_uniform(rng, *CALIBRATION_CONTRASTS)[0])
+    tomogram, truth = random_tomogram(rng, network.voxel_nm, 144, contrast=contrast)
+    probability = predict(tomogram, network, settings.prediction)
+    proposals = propose(probability, tomogram.grid, settings.proposal, threshold=network.threshold)
+    return FittedPhantom(proposals, refine(tomogram, proposals, settings.refinement), truth)
+
+
+def learn_scores(phantoms: Sequence[FittedPhantom]) -> tuple[Evidence, NDArray[np.float64], NDArray[np.bool_]]:
+    """Learn from fitted phantoms; returns and raises as `calibrate_scores`."""
+    promise = _learn_promise(phantoms)
     tables, truths = [np.zeros((0, len(TRAITS)))], [np.zeros(0, dtype=bool)]
-    for proposals, spheres, truth in phantoms:
-        fitted = spheres if promise is None else spheres.select(promise.worth_a_fit(proposals))
+    for phantom in phantoms:
+        fitted = phantom.spheres
+        if promise is not None and len(fitted):
+            fitted = fitted.select(promise.worth_a_fit(phantom.proposals))
         if len(fitted):
-            known, usable = _which_are_true(fitted, truth)
+            known, usable = _which_are_true(fitted, phantom.truth)
             tables.append(evidence_table(fitted)[usable])
             truths.append(known[usable])
     table, true = np.concatenate(tables), np.concatenate(truths)
@@ -96,14 +120,15 @@ def calibrate_scores(
     return replace(Evidence.learn(table, true), promise=promise), table, true
 
 
-def _learn_promise(phantoms: list[tuple[Vesicles, Vesicles]]) -> Promise | None:
+def _learn_promise(phantoms: Sequence[FittedPhantom]) -> Promise | None:
     """Learn from proposals and truths which are worth a fit; None where there is nothing to tell apart."""
     tables, trues, faint = [np.zeros((0, len(MASK_TRAITS)))], [np.zeros(0, dtype=bool)], [np.zeros(0, dtype=bool)]
-    for proposals, truth in phantoms:
-        known, usable = _which_are_true(proposals, truth)
-        tables.append(mask_table(proposals)[usable])
-        trues.append(known[usable])
-        faint.append(np.asarray(proposals.features["mask_share"])[usable] < 1)
+    for phantom in phantoms:
+        if len(phantom.proposals):
+            known, usable = _which_are_true(phantom.proposals, phantom.truth)
+            tables.append(mask_table(phantom.proposals)[usable])
+            trues.append(known[usable])
+            faint.append(np.asarray(phantom.proposals.features["mask_share"])[usable] < 1)
     true = np.concatenate(trues)
     if true.all() or not true.any():
         return None

@@ -35,7 +35,13 @@ TRAITS = (
     "fit_failed",
     "inside_fraction",
     "looks_logit",
+    "log_gain",
+    "log_gain_relative",
+    "confirmed",
+    "confirmed_where_failed",
 )
+#: What is taken for the likelihood gain of spheres that were fitted on rays alone; it says little either way.
+_NEUTRAL_GAIN = 5.0
 
 
 @dataclass(frozen=True)
@@ -142,8 +148,9 @@ def mask_table(vesicles: Vesicles) -> Floats:
 def evidence_table(vesicles: Vesicles) -> Floats:
     """What is known of each sphere, as numbers that do not depend on the voxel size, (N, len(TRAITS)).
 
-    Two columns are relative to the upper quartile of the same tomogram: where vesicles stand out clearly, one that does
-    not is more suspicious than in a noisy tomogram.
+    Some columns are relative to the upper quartile of the same tomogram: where vesicles stand out clearly, one that
+    does not is more suspicious than in a noisy tomogram. ``confirmed`` tells of the tomogram as a whole how much of
+    what reaches the mask's threshold the fit confirms: where next to nothing, there may be no vesicles at all.
     """
     mask = mask_table(vesicles)
     logit = mask[:, 0]
@@ -151,6 +158,10 @@ def evidence_table(vesicles: Vesicles) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         uneven = np.log(_feature(vesicles, "fit_residual_nm", np.nan) / vesicles.radii_nm)
     uneven = np.where(np.isfinite(uneven), np.clip(uneven, -5.0, -1.0), -1.5)
+    failed = _feature(vesicles, "fit_failed", 1.0)
+    log_gain = np.log(np.clip(_feature(vesicles, "likelihood_gain", _NEUTRAL_GAIN), 1.0, 60.0))
+    clear = _feature(vesicles, "mask_share", 1.0) == 1
+    confirmed = np.log((np.count_nonzero(clear & (failed == 0)) + 0.5) / (np.count_nonzero(clear) + 1.0))
     columns = (
         logit - np.quantile(logit, 0.75),
         log_z,
@@ -158,8 +169,12 @@ def evidence_table(vesicles: Vesicles) -> Floats:
         np.clip(_feature(vesicles, "contrast", 0.0), -1.0, 3.0),
         np.clip(_feature(vesicles, "profile_correlation", 0.0), -0.5, 1.0),
         uneven,
-        _feature(vesicles, "fit_failed", 1.0),
+        failed,
         _feature(vesicles, "inside_fraction", 1.0),
         _logit(default_looks().judge(vesicles)[0], 0.01, 0.5),
+        log_gain,
+        log_gain - np.quantile(log_gain, 0.75),
+        np.full(len(vesicles), confirmed),
+        confirmed * failed,
     )
     return np.column_stack([mask, *columns])

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import queue
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -72,9 +72,16 @@ def prepare_example(tomogram: Tomogram, truth: Vesicles, voxel_nm: float) -> Exa
 
 
 def random_tomogram(
-    rng: np.random.Generator, voxel_nm: float, size_vox: int = 128, kind: str | None = None
+    rng: np.random.Generator,
+    voxel_nm: float,
+    size_vox: int = 128,
+    kind: str | None = None,
+    contrast: float | None = None,
 ) -> tuple[Tomogram, Vesicles]:
-    """A phantom under random conditions, about `size_vox` voxels wide at the network's voxel size, and its truth."""
+    """A phantom under random conditions, about `size_vox` voxels wide at the network's voxel size, and its truth.
+
+    `kind` is that of the scene and `contrast` its d'; both are drawn at random if not given.
+    """
     if kind is None:
         kind = str(rng.choice(list(SCENE_SHARES), p=list(SCENE_SHARES.values())))
     original_nm = float(np.exp(rng.uniform(*np.log(ORIGINAL_VOXEL_NM))))
@@ -85,7 +92,10 @@ def random_tomogram(
     margin = int(24 * scale)
     shape = (int(depth * scale), int(size_vox * scale), int(size_vox * scale) + 2 * margin)
     scene = random_scene(rng, shape, original_nm, kind)
-    tomogram, truth = image_scene(scene, random_imaging(rng), rng, margin)
+    imaging = random_imaging(rng)
+    if contrast is not None:
+        imaging = replace(imaging, contrast=contrast)
+    tomogram, truth = image_scene(scene, imaging, rng, margin)
     if rng.random() < 0.4:
         tomogram = as_int8(tomogram, rng)
     return tomogram, truth
