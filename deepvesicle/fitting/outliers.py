@@ -38,6 +38,8 @@ NO_MEMBRANE_Z, WEAK_MEMBRANE_Z = 3.0, 5.0
 COMPLETE_Z, COMPLETE_SIDE, COMPLETE_SHARE = 8.0, 0.6, 0.97
 #: Lumen minus membrane, in SDs of the lumen, below which a sphere to which no membrane could be fitted is solid.
 SOLID_CONTRAST = -0.5
+#: Share of a sphere inside the tomogram from which a face that cuts it makes no difference.
+WHOLE = 0.9
 #: Two fits whose centres are closer than this share of the larger radius are one vesicle, unless nested.
 DUPLICATE_DISTANCE = 0.6
 #: A sphere inside another and smaller than this share of its radius is a vesicle within a vesicle.
@@ -267,6 +269,10 @@ def _membranes(vesicles: Vesicles) -> Vesicles:
     # A dense core has a membrane around it, to which the fit holds; a granule has none.
     solid = failed & (contrast < SOLID_CONTRAST)
     result = _mark(result, solid, Status.REJECTED, ["solid: dense inside, and no membrane around it"] * len(vesicles))
+    # At the faces networks see half vesicles in noise, as they are shown its mirror image beyond.
+    cut = failed & (_feature(vesicles, "inside_fraction") < WHOLE) & (MASK_SCORE in vesicles.features)
+    texts = ["cut by a face of the tomogram, and no membrane could be fitted"] * len(vesicles)
+    result = _mark(result, cut & (vesicles.scores < CONFIDENT_SCORE), Status.REJECTED, texts)
     # A failed fit has said why already.
     texts = ["" if f and r else "hardly any membrane seen" for f, r in zip(failed, vesicles.reasons, strict=True)]
     return _mark(result, weak & ~reject, Status.DOUBTFUL, texts)

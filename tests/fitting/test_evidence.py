@@ -122,3 +122,28 @@ def test_a_promise_learned_without_faint_ones_keeps_all(rng: np.random.Generator
     assert json.loads(json.dumps(promise.to_json()))["least"] is None
     again = Promise.from_json(promise.to_json())
     assert again.worth_a_fit(vesicles.with_features(mask_share=np.full(300, 0.25))).all()
+
+
+def test_a_tomogram_in_which_fits_confirm_nothing_is_suspicious(rng: np.random.Generator) -> None:
+    vesicles, _ = _population(rng, 40)
+    column = TRAITS.index("confirmed")
+    all_fitted = evidence_table(vesicles)[:, column]
+    none_fitted = evidence_table(vesicles.with_features(fit_failed=np.ones(40)))[:, column]
+    np.testing.assert_allclose(np.exp([all_fitted[0], none_fitted[0]]), [40.5 / 41, 0.5 / 41])
+    # faint proposals, which may well be nothing, do not count
+    faint = vesicles.with_features(fit_failed=np.arange(40) >= 10, mask_share=np.where(np.arange(40) < 10, 1.0, 0.5))
+    np.testing.assert_allclose(np.exp(evidence_table(faint)[:, column]), 10.5 / 11)
+
+
+def test_half_spheres_at_a_face_need_a_fit_or_a_high_score() -> None:
+    spheres = Vesicles.from_spheres(
+        GRID,
+        [[50.0, 60 + 40 * i, 70] for i in range(4)],
+        [10.0] * 4,
+        scores=[0.75, 0.95, 0.75, 0.75],
+        status=(Status.REFINED,) * 4,
+        features={MASK_SCORE: [0.7] * 4, "fit_failed": [1.0, 1, 0, 1], "inside_fraction": [0.5, 0.5, 0.5, 1.0]},
+    )
+    judged = judge(spheres, OutlierSettings(), ProposalSettings())
+    assert [s is Status.REJECTED for s in judged.status] == [True, False, False, False]
+    assert "cut by a face" in judged.reasons[0]
