@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from deepvesicle.phantom.scene import LOOKALIKES, SCENE_KINDS, Kind, Scene, placed_scene, random_scene
+from deepvesicle.phantom.scene import LOOKALIKES, SCENE_KINDS, Kind, Scene, _Builder, placed_scene, random_scene
 from deepvesicle.phantom.shapes import (
     HEAD_SHARE,
     Bilayer,
@@ -45,7 +46,7 @@ def test_synaptic_vesicles_do_not_overlap_and_have_measured_sizes() -> None:
     np.fill_diagonal(gaps, np.inf)
     assert gaps.min() > -0.01
     synaptic = vesicles.select(vesicles.features["kind"] == Kind.SYNAPTIC)
-    assert 12 <= synaptic.radii_nm.min() and synaptic.radii_nm.max() <= 31.5
+    assert 11.5 <= synaptic.radii_nm.min() and synaptic.radii_nm.max() <= 31.5
     np.testing.assert_allclose(vesicles.radii_vox, vesicles.membrane_radii_vox + vesicles.thickness_vox / 2, rtol=1e-12)
 
 
@@ -219,3 +220,30 @@ def test_curve_distance_is_the_distance(rng: np.random.Generator) -> None:
     exact = np.linalg.norm(points[..., None, :] - curve, axis=-1).min(axis=-1)
     near = exact < 12.0
     np.testing.assert_allclose(distance[near], exact[near], atol=1e-3)
+
+
+def test_liposomes_are_apart_or_one_inside_another() -> None:
+    nested = 0
+    for seed in range(12):
+        vesicles = random_scene(np.random.default_rng(seed), (90, 130, 130), 2.6, "liposomes").vesicles
+        distance = np.linalg.norm(vesicles.centres_nm[:, None] - vesicles.centres_nm[None], axis=2)
+        small, large = (f(vesicles.radii_nm[:, None], vesicles.radii_nm[None]) for f in (np.minimum, np.maximum))
+        apart, inside = distance > small + large - 0.01, distance + small < large
+        np.fill_diagonal(apart, True)
+        assert np.all(apart | inside)
+        nested += int(inside.sum()) // 2
+    assert nested >= 3
+
+
+def test_flat_sacs_are_closed_and_take_their_space(rng: np.random.Generator) -> None:
+    for _ in range(6):
+        builder = _Builder(rng, (60, 90, 90), 2.5)
+        builder.slab = (-np.inf, np.inf)
+        builder._cisternae()
+        density, taken = builder.canvas.density, builder.taken
+        assert np.all(np.abs(density[~taken]) < 0.2)  # hardly anything is drawn where a vesicle may come
+        membrane = density > 0.4 * builder.membrane.density
+        assert taken[membrane].all()
+        if taken.any():
+            lumen = taken & ~membrane & (ndimage.distance_transform_edt(~membrane) < 4)
+            assert membrane.any() and lumen.any()
