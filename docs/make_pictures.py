@@ -35,7 +35,7 @@ from imod_bridge.update import replace_objects
 FOLDER = Path(__file__).parent / "pictures"
 SEED, SHAPE = 22, (64, 160, 192)
 #: Contrast of membranes over the noise, in a tomogram to correct, and in one that shows well what is drawn.
-CONTRAST, CLEAR_CONTRAST = 0.7, 1.5
+CONTRAST, CLEAR_CONTRAST = 0.45, 1.5
 #: The slice shown before and after.
 SLICE = 11
 #: A place on it (z, y, x) where there is nothing.
