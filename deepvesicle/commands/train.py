@@ -44,7 +44,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Of the phantoms and of the first weights.")] = 1,
 ) -> None:
     """Train a network on phantoms made on the fly, and write it as a model folder."""
-    from deepvesicle.calibration import calibrate_scores
+    from deepvesicle.calibration import CALIBRATION_CONTRASTS, calibrate_scores
     from deepvesicle.commands.console import progress
     from deepvesicle.errors import UsageError
     from deepvesicle.network.normalise import NormalisationMethod
@@ -108,11 +108,13 @@ def train(
         with progress("calibrating the scores on phantoms", calibrate) as advance:
             evidence, table, true = calibrate_scores(network, calibrate, progress=lambda done, total: advance(1))
         extra["evidence"] = evidence.to_json()
+        low, high = CALIBRATION_CONTRASTS
         card += f"""
 ## Calibration of the scores
 
-{calibrate} more phantoms (seeds used nowhere else): {len(true)} spheres were fitted on them, {true.mean():.1%} of them
-vesicles; their traits and the network's word were weighed by logistic regression. The weights are in `config.json`.
+{calibrate} more phantoms (seeds used nowhere else; d' {low:g} to {high:g}, evenly in its logarithm): {len(true)} spheres were fitted
+on them, {true.mean():.1%} of them vesicles. Their traits and the network's word were weighed by logistic regression.
+The weights are in `config.json`.
 """
         network = save()
     print(f"wrote {network.folder}")
@@ -166,8 +168,9 @@ another network.
 
 ## Limits
 
-Vesicles under 12 nm and over 100 nm radius were not in the training; low contrast (d' under 0.4) costs recall. Tubes
-seen end-on can be taken for vesicles.
+Vesicles under 12 nm and over 100 nm radius were not in the training. In unfiltered tomograms of low contrast (d' of 0.4)
+most of the vesicles can be missed. At the faces of a tomogram, beyond which the network is shown a mirror image that it
+was not trained with, it sees half vesicles in noise. Tubes seen end-on can be taken for vesicles.
 
 ## Files
 
