@@ -112,8 +112,8 @@ def train(
         card += f"""
 ## Calibration of the scores
 
-{calibrate} more phantoms (seeds used nowhere else; d' {low:g} to {high:g}, evenly in its logarithm): {len(true)} spheres were fitted
-on them, {true.mean():.1%} of them vesicles. Their traits and the network's word were weighed by logistic regression.
+{calibrate} more phantoms (seeds used nowhere else; d' {low:g} to {high:g}, evenly in its logarithm): {len(true)} spheres
+were fitted on them, {true.mean():.1%} of them vesicles. Their traits and the network's word were weighed by logistic regression.
 The weights are in `config.json`.
 """
         network = save()
@@ -168,7 +168,7 @@ another network.
 
 ## Limits
 
-Vesicles under 12 nm and over 100 nm radius were not in the training. In unfiltered tomograms of low contrast (d' of 0.4)
+Vesicles under 12 nm and over 100 nm radius were not in the training. In unfiltered tomograms of low contrast (d' 0.4)
 most of the vesicles can be missed. At the faces of a tomogram, beyond which the network is shown a mirror image that it
 was not trained with, it sees half vesicles in noise. Tubes seen end-on can be taken for vesicles.
 
