@@ -112,8 +112,9 @@ def train(
         card += f"""
 ## Calibration of the scores
 
-{calibrate} more phantoms (seeds used nowhere else; d' {low:g} to {high:g}, evenly in its logarithm): {len(true)} spheres
-were fitted on them, {true.mean():.1%} of them vesicles. Their traits and the network's word were weighed by logistic regression.
+{calibrate} more phantoms (seeds used nowhere else; d' {low:g} to {high:g}, evenly in its logarithm): {len(true)}
+spheres were fitted on them, {true.mean():.1%} of them vesicles. Their traits and the network's word were weighed by
+logistic regression.
 The weights are in `config.json`.
 """
         network = save()
