@@ -131,7 +131,7 @@ def _print_row(row: dict[str, float]) -> None:
 
 def model_card(settings: TrainingSettings, last: dict[str, Any], threshold: float, best: float, dice: float) -> str:
     """What a model was trained on and how, in Markdown; `save_network` fills in the hash of the weights."""
-    from deepvesicle.network.patches import ORIGINAL_VOXEL_NM, SCENE_SHARES, ZOOM
+    from deepvesicle.network.patches import MIRRORED_SHARE, ORIGINAL_VOXEL_NM, SCENE_SHARES, ZOOM
     from deepvesicle.phantom.imaging import CONTRASTS, HIGHEST_TILT_DEG, TILT_STEP_DEG
 
     shares = ", ".join(f"{name} {share:.0%}" for name, share in SCENE_SHARES.items())
@@ -156,6 +156,7 @@ another network.
   defocus 1.8 to 9 um (or phase plate)
 - d' {contrasts}
 - unfiltered, Gaussian, median and anisotropically diffused; floating point and clipped 8 bit
+- patches that reach over the volume's faces, mirrored there, as for prediction ({MIRRORED_SHARE:.0%} for each axis)
 - augmentation: flips, quarter turns about z, blur, noise, grey gradients, gain and offset
 
 ## Training
@@ -170,8 +171,7 @@ another network.
 ## Limits
 
 Vesicles under 12 nm and over 100 nm radius were not in the training. In unfiltered tomograms of low contrast (d' 0.4)
-most of the vesicles can be missed. At the faces of a tomogram, beyond which the network is shown a mirror image that it
-was not trained with, it sees half vesicles in noise. Tubes seen end-on can be taken for vesicles.
+most of the vesicles can be missed. Tubes seen end-on can be taken for vesicles.
 
 ## Files
 

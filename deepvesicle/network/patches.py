@@ -24,6 +24,8 @@ from deepvesicle.vesicles import Vesicles
 SCENE_SHARES = {"synapse": 0.50, "liposomes": 0.15, "shells": 0.11, "no_vesicles": 0.24}
 #: Voxel sizes of the simulated originals, nm.
 ORIGINAL_VOXEL_NM = (1.4, 3.6)
+#: How often a patch may reach over the faces of an axis, by up to a third of its size.
+MIRRORED_SHARE = 0.3
 #: The volume is drawn at the network's voxel size times a factor in this range: small zooms.
 ZOOM = (0.92, 1.09)
 
@@ -130,19 +132,26 @@ def augment(
 
 
 def cut_patch(example: Example, size: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """A random cube of `size` voxels, most of them with vesicles; too thin a volume is mirrored at its faces."""
+    """A random cube of `size` voxels, most of them with vesicles.
+
+    Some reach over a face of the volume, where it is mirrored, as it is for prediction; so do all larger than it.
+    """
     grey, mask = example.grey, example.mask
-    short = [max(0, size - n) for n in grey.shape]
-    if any(short):
-        pad = [(s // 2, s - s // 2) for s in short]
-        grey, mask = np.pad(grey, pad, mode="symmetric"), np.pad(mask, pad, mode="symmetric")
     wanted = rng.random() < 0.75
+    over = [size // 3 if rng.random() < MIRRORED_SHARE else 0 for _ in grey.shape]
     for _ in range(6):
-        start = [int(rng.integers(0, n - size + 1)) for n in grey.shape]
-        box = tuple(slice(s, s + size) for s in start)
+        ranges = [(min(0, n - size) - o, max(0, n - size) + o) for n, o in zip(grey.shape, over, strict=True)]
+        starts = [int(rng.integers(low, high + 1)) for low, high in ranges]
+        box = np.ix_(*(mirrored(first, size, n) for first, n in zip(starts, grey.shape, strict=True)))
         if not wanted or np.count_nonzero(mask[box]) > 0.01 * size**3:
             break
     return augment(grey[box].astype(np.float32), mask[box].astype(np.float32) / np.float32(255), rng)
+
+
+def mirrored(first: int, count: int, size: int) -> NDArray[np.int64]:
+    """Indices into an axis of `size` voxels from `first` on, mirrored at its ends as by `np.pad` ("symmetric")."""
+    index = np.arange(first, first + count) % (2 * size)
+    return np.asarray(np.where(index < size, index, 2 * size - 1 - index))
 
 
 def _produce(results: Any, seed: tuple[int, ...], voxel_nm: float, size_vox: int) -> None:

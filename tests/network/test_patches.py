@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from deepvesicle.grid import Grid
-from deepvesicle.network.patches import Example, augment, cut_patch, occupancy, random_example
+from deepvesicle.network import patches
+from deepvesicle.network.patches import Example, augment, cut_patch, mirrored, occupancy, random_example
 from deepvesicle.vesicles import Vesicles
 
 
@@ -54,6 +55,23 @@ def test_thin_volumes_are_mirrored_to_the_patch(rng: np.random.Generator) -> Non
     grey, mask = cut_patch(example, 48, rng)
     assert grey.shape == mask.shape == (48, 48, 48)
     assert mask.min() == 1 and grey.dtype == np.float32
+
+
+@pytest.mark.parametrize(("first", "count"), [(-7, 12), (3, 9), (5, 14), (-20, 50)])
+def test_indices_beyond_an_end_are_those_of_the_mirror_image(first: int, count: int) -> None:
+    padded = np.pad(np.arange(11), 60, mode="symmetric")
+    np.testing.assert_array_equal(mirrored(first, count, 11), padded[60 + first : 60 + first + count])
+
+
+def test_some_patches_reach_over_the_faces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patches, "augment", lambda grey, mask, rng: (grey, mask))
+    z, y, x = np.indices((40, 44, 48))
+    example = Example((z + 0.01 * y).astype(np.float16), np.full(z.shape, 255, np.uint8))
+    over = 0
+    for seed in range(60):
+        grey, _ = cut_patch(example, 24, np.random.default_rng(seed))
+        over += len(np.unique(np.floor(grey[:, 0, 0] + 1e-3))) < 24  # a plane comes twice
+    assert 5 <= over <= 25
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="asks /proc whether a process is there")
