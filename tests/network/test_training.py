@@ -23,7 +23,14 @@ from deepvesicle.network.training import (
 from deepvesicle.network.unet import UNetShape, build_unet
 
 TINY = TrainingSettings(
-    shape=UNetShape(levels=1, filters=4), patch_vox=24, batch=2, steps=24, save_every=8, validation_volumes=1, pool=12
+    shape=UNetShape(levels=1, filters=4),
+    patch_vox=24,
+    batch=2,
+    steps=24,
+    learning_rate=0.1,  # reached after 200 steps, so 24 of them are seen to help
+    save_every=8,
+    validation_volumes=1,
+    pool=12,
 )
 
 
