@@ -94,3 +94,17 @@ def are_cut(grid: Grid, centres_vox: Floats, radii_vox: Floats) -> NDArray[np.bo
     cut = np.any((low < -0.5) | (high > np.asarray(grid.shape_zyx) - 0.5), axis=1)
     cut[cut] = inside_fractions(grid, centres_vox[cut], radii_vox[cut]) < WHOLE
     return np.asarray(cut)
+
+
+def shared_volume(distance: Floats, radius_a: Floats, radius_b: Floats) -> Floats:
+    """Volume that two balls share.
+
+    Parameters
+    ----------
+    distance : array (n,)
+        Of their centres, in the unit of the radii.
+    radius_a, radius_b : arrays (n,)
+    """
+    d, big, small = np.maximum(distance, 1e-12), np.maximum(radius_a, radius_b), np.minimum(radius_a, radius_b)
+    lens = np.pi * (big + small - d) ** 2 * (d * d + 2 * d * (big + small) - 3 * (big - small) ** 2) / (12 * d)
+    return np.where(d >= big + small, 0.0, np.where(d <= big - small, 4 / 3 * np.pi * small**3, lens))

@@ -13,7 +13,7 @@ from deepvesicle.fitting.evidence import MASK_SCORE
 from deepvesicle.fitting.likeness import likeness
 from deepvesicle.fitting.looks import default_looks
 from deepvesicle.settings import OutlierSettings, ProposalSettings
-from deepvesicle.spheres import inside_fractions
+from deepvesicle.spheres import inside_fractions, shared_volume
 from deepvesicle.vesicles import Status, Vesicles
 
 Floats = NDArray[np.float64]
@@ -145,13 +145,6 @@ def _pairs(vesicles: Vesicles) -> tuple[NDArray[np.intp], NDArray[np.intp], Floa
     touch = distance < vesicles.radii_vox[first] + vesicles.radii_vox[second]
     order = np.lexsort((second[touch], first[touch]))
     return first[touch][order], second[touch][order], distance[touch][order]
-
-
-def shared_volume(distance: Floats, radius_a: Floats, radius_b: Floats) -> Floats:
-    """Volume that two balls share; arrays (n,)."""
-    d, big, small = np.maximum(distance, 1e-12), np.maximum(radius_a, radius_b), np.minimum(radius_a, radius_b)
-    lens = np.pi * (big + small - d) ** 2 * (d * d + 2 * d * (big + small) - 3 * (big - small) ** 2) / (12 * d)
-    return np.where(d >= big + small, 0.0, np.where(d <= big - small, 4 / 3 * np.pi * small**3, lens))
 
 
 def _nested(vesicles: Vesicles, first: NDArray[np.intp], second: NDArray[np.intp], distance: Floats) -> Mask:

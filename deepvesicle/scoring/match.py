@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deepvesicle.grid import Labels, as_points
+from deepvesicle.spheres import shared_volume
 from deepvesicle.vesicles import Status, Vesicles
 
 Indices = NDArray[np.int64]
@@ -115,7 +116,13 @@ def dice(a: ArrayLike, b: ArrayLike) -> float:
 
 
 def match(
-    predicted: Vesicles, truth: Vesicles, *, counted: ArrayLike | None = None, region: Labels | None = None
+    predicted: Vesicles,
+    truth: Vesicles,
+    *,
+    counted: ArrayLike | None = None,
+    excused: ArrayLike | None = None,
+    region: Labels | None = None,
+    least_iou: float | None = None,
 ) -> Score:
     """Match predicted vesicles one-to-one with a reference and score them.
 
@@ -123,16 +130,23 @@ def match(
     the one with most pairs is taken, and among those the one with the smallest sum of distances (Hungarian method).
     Rejected rows of either table are left out.
 
+    With `least_iou` a pair is allowed where the two spheres share so much instead, and of the assignments with most
+    pairs the one with the largest sum of IoU is taken; this does not change when the tables are exchanged.
+
     Parameters
     ----------
     predicted, truth : Vesicles
         On any grids; compared in nm, the grids' origins included.
     counted : bool array (N of truth,), optional
         False for reference vesicles that neither help nor hurt, such as those the border cuts: missing one is no
-        error, and a prediction inside one is no false positive.
+        error, and a prediction inside one (with `least_iou`: one that shares so much with it) is no false positive.
+    excused : bool array (N of predicted,), optional
+        True for predictions that are no false positives where they match nothing.
     region : Labels, optional
         Analysis region (non-zero inside). Reference vesicles with their centre outside do not count, and predictions
         outside are no false positives.
+    least_iou : float, optional
+        Volume of the intersection by that of the union, 0 to 1.
 
     Returns
     -------
@@ -142,11 +156,14 @@ def match(
     Raises
     ------
     ValueError
-        `counted` has not one entry for each row of `truth`.
+        `counted` has not one entry for each row of `truth`, or `excused` for each of `predicted`.
     """
     counts = np.ones(len(truth), dtype=bool) if counted is None else np.asarray(counted, dtype=bool).reshape(-1)
     if len(counts) != len(truth):
         raise ValueError(f"counted has {len(counts)} entries for {len(truth)} reference vesicles")
+    harmless = np.zeros(len(predicted), dtype=bool) if excused is None else np.asarray(excused, dtype=bool).reshape(-1)
+    if len(harmless) != len(predicted):
+        raise ValueError(f"excused has {len(harmless)} entries for {len(predicted)} predicted vesicles")
     exists = ~truth.has_status(Status.REJECTED)
     counts = counts & exists & _in_region(truth, region)
     columns, others = np.flatnonzero(counts), np.flatnonzero(~counts & exists)
@@ -154,13 +171,21 @@ def match(
 
     centres_p, centres_t = predicted.grid.to_nm(predicted.centres_vox), truth.grid.to_nm(truth.centres_vox)
     radii_p, radii_t = predicted.radii_nm, truth.radii_nm
-    distance = _distances(centres_p[rows], centres_t[columns])
-    chosen = _assign(distance, distance <= radii_t[columns][None, :])
+
+    def costs(a: Indices, b: Indices) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """What pairs of these rows cost, and which of them are allowed (N, M)."""
+        distance = _distances(centres_p[a], centres_t[b])
+        if least_iou is None:
+            return distance, distance <= radii_t[b][None, :]
+        iou = sphere_iou(distance, radii_p[a][:, None], radii_t[b][None, :])
+        return 1 - iou, iou >= least_iou
+
+    chosen = _assign(*costs(rows, columns))
     pairs = np.column_stack([rows[chosen[:, 0]], columns[chosen[:, 1]]])
 
     left = np.setdiff1d(rows, pairs[:, 0])
-    neutral = ~_in_region(predicted, region)[left]
-    neutral |= np.any(_distances(centres_p[left], centres_t[others]) <= radii_t[others][None, :], axis=1)
+    neutral = harmless[left] | ~_in_region(predicted, region)[left]
+    neutral |= np.any(costs(left, others)[1], axis=1)
     fp_rows, ignored, fn_rows = left[~neutral], left[neutral], np.setdiff1d(columns, pairs[:, 1])
 
     centre_error = np.linalg.norm(centres_p[pairs[:, 0]] - centres_t[pairs[:, 1]], axis=1)
@@ -183,6 +208,19 @@ def match(
         fn_rows=fn_rows,
         ignored_rows=ignored,
     )
+
+
+def sphere_iou(distance: ArrayLike, radius_a: ArrayLike, radius_b: ArrayLike) -> NDArray[np.float64]:
+    """Volume that two spheres share, by the volume of both together.
+
+    Parameters
+    ----------
+    distance, radius_a, radius_b : arrays that broadcast
+        In one unit; distance of the centres.
+    """
+    d, a, b = (np.asarray(v, dtype=np.float64) for v in (distance, radius_a, radius_b))
+    shared = shared_volume(d, a, b)
+    return np.asarray(shared / (4 / 3 * np.pi * (a**3 + b**3) - shared))
 
 
 def match_points(points_pred: ArrayLike, points_ref: ArrayLike, max_distance: float) -> Indices:
