@@ -15,7 +15,7 @@ from deepvesicle.fitting.looks import Looks, looks_table
 from deepvesicle.fitting.propose import propose
 from deepvesicle.fitting.refine import refine
 from deepvesicle.grid import Tomogram
-from deepvesicle.network.patches import random_tomogram
+from deepvesicle.network.phantoms import random_tomogram
 from deepvesicle.phantom.imaging import Imaging, image_scene, random_imaging
 from deepvesicle.phantom.scene import LOOKALIKES, placed_scene
 from deepvesicle.scoring.match import match

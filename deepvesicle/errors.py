@@ -69,6 +69,10 @@ class NetworkError(BadInputError):
     """A network folder (models/...) that cannot be used."""
 
 
+class DatasetError(BadInputError):
+    """A dataset for training that cannot be used."""
+
+
 class TableError(BadInputError):
     """A table (CSV) that cannot be used."""
 

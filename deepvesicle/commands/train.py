@@ -1,4 +1,4 @@
-"""`deepvesicle train`: a network from phantoms made on the fly."""
+"""`deepvesicle train`: a network from annotated tomograms, from phantoms made on the fly, or from both."""
 
 from __future__ import annotations
 
@@ -8,27 +8,68 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from deepvesicle.network.training import TrainingSettings
+    from deepvesicle.network.training import TrainingData, TrainingSettings
     from deepvesicle.network.zoo import Network
+
+#: Defaults that depend on what is trained: steps, rate and steps between validations.
+FROM_SCRATCH, FINE_TUNING = (11_000, 1e-3, 250), (1000, 3e-4, 100)
+#: Without a higher validation Dice for so many validations, a training on datasets ends.
+PATIENCE = 8
+PHANTOM_SHARE = 0.3
 
 
 def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="Model folder to write; checkpoints go there too.")],
-    steps: Annotated[int, typer.Option(help="Training steps in all.")] = 11_000,
+    datasets: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Datasets made by prepare. Without any, phantoms alone.", metavar="DATASET..."),
+    ] = None,
+    init: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Start from the weights of this model (name or folder).")
+    ] = None,
+    phantoms: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="SHARE",
+            help=f"Share of the patches from phantoms, beside datasets. Default: {PHANTOM_SHARE:g}.",
+        ),
+    ] = None,
+    freeze: Annotated[
+        int, typer.Option(min=0, metavar="LEVELS", help="First levels of the network that keep their weights.")
+    ] = 0,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help=f"Training steps in all. Default: {FROM_SCRATCH[0]}, or {FINE_TUNING[0]} with --init."
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the folder.")] = False,
     minutes: Annotated[
         float | None, typer.Option(help="Stop after this time, with a checkpoint; go on later with --resume.")
     ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="End after so many validations without a higher Dice; 0: never. "
+            f"Default: {PATIENCE} with datasets, else 0.",
+        ),
+    ] = None,
     levels: Annotated[int, typer.Option(min=1, max=5, help="Times the U-Net halves its resolution.")] = 3,
     filters: Annotated[int, typer.Option(min=2, max=128, help="Filters of the first level.")] = 16,
     voxel_size: Annotated[
-        float, typer.Option("--voxel-size", metavar="NM", help="Voxel size the network works at.")
-    ] = 2.2,
+        float | None,
+        typer.Option("--voxel-size", metavar="NM", help="Voxel size the network works at. Default: 2.2, or --init's."),
+    ] = None,
     patch: Annotated[int, typer.Option(min=16, metavar="VOXELS", help="Edge of a training patch.")] = 64,
     batch: Annotated[int, typer.Option(min=1, help="Patches per step.")] = 2,
-    learning_rate: Annotated[float, typer.Option(help="Highest learning rate of Adam.")] = 1e-3,
-    init: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Start from the weights of this model (name or folder).")
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            help=f"Highest learning rate of Adam. Default: {FROM_SCRATCH[1]:g}, or {FINE_TUNING[1]:g} with --init."
+        ),
     ] = None,
     loss: Annotated[str, typer.Option(help="bce, bce_dice, bce_tversky or focal.")] = "bce",
     precision: Annotated[
@@ -36,89 +77,222 @@ def train(
     ] = "float32",
     threshold: Annotated[
         float | None,
-        typer.Option(help="The model's threshold; by default the one with the best Dice on validation phantoms."),
+        typer.Option(help="The model's threshold; by default the one with the best Dice on what validates it."),
     ] = None,
     calibrate: Annotated[
-        int, typer.Option(min=0, metavar="PHANTOMS", help="Phantoms on which the scores are calibrated; 0: not at all.")
-    ] = 40,
-    seed: Annotated[int, typer.Option(help="Of the phantoms and of the first weights.")] = 1,
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="PHANTOMS",
+            help="Phantoms on which the scores are calibrated; 0: not at all. Default: 40 without datasets, else 0, "
+            "which keeps the calibration of --init.",
+        ),
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option(help="Segment the validation parts before and after, and compare with what is annotated.")
+    ] = True,
+    seed: Annotated[int, typer.Option(help="Of the patches, the phantoms and the first weights.")] = 1,
 ) -> None:
-    """Train a network on phantoms made on the fly, and write it as a model folder."""
-    from deepvesicle.calibration import CALIBRATION_CONTRASTS, calibrate_scores
-    from deepvesicle.commands.console import progress
-    from deepvesicle.errors import UsageError
+    """Train a network on annotated tomograms, on phantoms made on the fly, or on both, and write it as a model folder.
+
+    Example: deepvesicle train my_dataset --init default -o my_model
+    """
+    from deepvesicle.commands.console import progress, say
+    from deepvesicle.network.card import model_card
     from deepvesicle.network.normalise import NormalisationMethod
-    from deepvesicle.network.training import LOSSES, TrainingSettings, calibrate_threshold, checkpoint_path
+    from deepvesicle.network.training import TrainingSettings, calibrate_threshold
     from deepvesicle.network.training import train as train_network
     from deepvesicle.network.unet import UNetShape
     from deepvesicle.network.zoo import load_network, save_network
 
-    start = None if init is None else load_network(init)
-    if start is not None and start.normalisation != NormalisationMethod():
-        raise UsageError(
-            f"training cannot go on from model {start.name}: its grey values are prepared in another way",
-            expected=f"a model with the normalisation {NormalisationMethod().kind}",
-            got=start.normalisation.kind,
-        )
-    if start is not None and voxel_size != start.voxel_nm:
-        raise UsageError(f"model {start.name} works at {start.voxel_nm:g} nm", remedy="Give that --voxel-size")
-    shape = UNetShape(levels, filters) if start is None else start.shape
-    if patch % shape.alignment_vox:
-        raise UsageError(
-            f"--patch {patch} does not fit {shape.levels} levels", expected=f"a multiple of {shape.alignment_vox}"
-        )
-    if loss not in LOSSES:
-        raise UsageError(f"--loss {loss} is unknown", expected=", ".join(LOSSES))
-    if precision not in ("float32", "mixed_bfloat16"):
-        raise UsageError(f"--precision {precision} is unknown", expected="float32 or mixed_bfloat16")
-    if threshold is not None and not 0 < threshold < 1:
-        raise UsageError("--threshold is not a probability", expected="between 0 and 1", got=f"{threshold:g}")
-    if checkpoint_path(output).exists() and not resume:
-        raise UsageError(f"{output} holds a checkpoint", remedy="Give --resume to go on, or another folder")
+    begin = None if init is None else load_network(init)
+    data = _training_data(datasets, patch) if datasets else None
+    default_steps, default_rate, save_every = FROM_SCRATCH if begin is None else FINE_TUNING
+    share = (PHANTOM_SHARE if phantoms is None else phantoms) if data else 1.0
     settings = TrainingSettings(
-        shape=shape,
-        voxel_nm=voxel_size,
+        shape=UNetShape(levels, filters) if begin is None else begin.shape,
+        voxel_nm=_voxel_nm(voxel_size, begin, data),
         patch_vox=patch,
         batch=batch,
-        steps=steps,
-        learning_rate=learning_rate,
+        steps=default_steps if steps is None else steps,
+        learning_rate=default_rate if learning_rate is None else learning_rate,
         loss=loss,
         precision=precision,
+        save_every=save_every,
+        patience=(PATIENCE if data else 0) if patience is None else patience,
+        phantoms=share,
+        frozen_levels=freeze,
+        normalisation=NormalisationMethod() if begin is None else begin.normalisation,
         seed=seed,
     )
-    initial = None if start is None else start.model().get_weights()
-    model, rows = train_network(
-        settings, output, resume=resume, initial=initial, max_minutes=minutes, report=_print_row
-    )
-    best, dice = calibrate_threshold(model, settings)
-    print(f"best threshold {best:g} (Dice on validation phantoms {dice:.3f})")
+    _check(settings, output, threshold, resume)
+    if data:
+        say(f"training on {_named(data.training)}; validation on {_named(data.validation)}")
+    with progress("training", settings.steps) as advance:
+        model, rows = train_network(
+            settings,
+            output,
+            data=data,
+            resume=resume,
+            initial=None if begin is None else begin.model().get_weights(),
+            max_minutes=minutes,
+            report=_print_row,
+            progress=_differences(advance),
+        )
+    if not rows:
+        say("stopped before the first validation; go on with --resume")
+        return
+    from deepvesicle.report.training_plot import draw_history
+
+    draw_history(rows, output / "history.png")
+    best, dice = calibrate_threshold(model, settings, data)
+    print(f"best threshold {best:g} (Dice of the validation {dice:.3f})")
     threshold = best if threshold is None else threshold
     extra: dict[str, Any] = {
         "training": settings.to_json(),
         "steps_done": int(rows[-1]["step"]),
         "validation_dice": round(dice, 4),
     }
-    card = model_card(settings, rows[-1], threshold, best, dice)
+    if data:
+        extra["datasets"] = data.to_json()
+    if begin is not None and "evidence" in begin.config:
+        extra["evidence"] = begin.config["evidence"]
+    card = model_card(
+        settings, rows[-1], threshold, best, dice, data=data, initial=None if begin is None else begin.name
+    )
 
     def save() -> Network:
-        return save_network(output, model, shape, voxel_nm=voxel_size, threshold=threshold, card=card, extra=extra)
+        return save_network(
+            output,
+            model,
+            settings.shape,
+            voxel_nm=settings.voxel_nm,
+            threshold=threshold,
+            card=card,
+            normalisation=settings.normalisation,
+            extra=extra,
+        )
 
     network = save()
-    if calibrate:
-        with progress("calibrating the scores on phantoms", calibrate) as advance:
-            evidence, table, true = calibrate_scores(network, calibrate, progress=lambda done, total: advance(1))
-        extra["evidence"] = evidence.to_json()
-        low, high = CALIBRATION_CONTRASTS
-        card += f"""
+    phantom_count = (0 if data else 40) if calibrate is None else calibrate
+    if phantom_count:
+        card += _calibrated(network, phantom_count, extra)
+        network = save()
+    elif "evidence" in extra:
+        assert begin is not None
+        card += f"\nThe calibration of the scores is that of model {begin.name}.\n"
+        network = save()
+    if data and compare:
+        card += _compared(begin, network, data)
+        network = save()
+    print(f"wrote {network.folder}")
+
+
+def _training_data(folders: list[Path], patch: int) -> TrainingData:
+    """The datasets, cut into what is trained on and what validates."""
+    from deepvesicle.errors import UsageError
+    from deepvesicle.network.dataset import read_dataset
+    from deepvesicle.network.parts import split
+    from deepvesicle.network.training import TrainingData
+
+    datasets = [read_dataset(folder) for folder in folders]
+    sizes = sorted({dataset.voxel_nm for dataset in datasets})
+    if len(sizes) > 1:
+        raise UsageError(
+            "the datasets have different voxel sizes",
+            got=" and ".join(f"{nm:g} nm" for nm in sizes),
+            remedy="Prepare them with the same --network-voxel-size",
+        )
+    return TrainingData(*split(datasets, patch))
+
+
+def _voxel_nm(given: float | None, begin: Network | None, data: TrainingData | None) -> float:
+    """The voxel size of the network: what the model, the datasets and the option say must be the same."""
+    from deepvesicle.errors import UsageError
+
+    said = {
+        "the datasets": data.training[0].grid.voxel_nm if data else None,
+        "" if begin is None else f"model {begin.name}": None if begin is None else begin.voxel_nm,
+        "--voxel-size": given,
+    }
+    known = [(who, nm) for who, nm in said.items() if nm is not None]
+    for who, nm in known[1:]:
+        if nm != known[0][1]:
+            raise UsageError(
+                f"{who} means {nm:g} nm per voxel, but {known[0][0]} {known[0][1]:g} nm",
+                remedy="Prepare the dataset at the model's voxel size (prepare --model)",
+            )
+    return known[0][1] if known else 2.2
+
+
+def _check(settings: TrainingSettings, output: Path, threshold: float | None, resume: bool) -> None:
+    """Refuse what cannot be trained, before any work."""
+    from deepvesicle.errors import UsageError
+    from deepvesicle.network.training import LOSSES, checkpoint_path
+
+    shape = settings.shape
+    if settings.patch_vox % shape.alignment_vox:
+        raise UsageError(
+            f"--patch {settings.patch_vox} does not fit {shape.levels} levels",
+            expected=f"a multiple of {shape.alignment_vox}",
+        )
+    if settings.loss not in LOSSES:
+        raise UsageError(f"--loss {settings.loss} is unknown", expected=", ".join(LOSSES))
+    if settings.precision not in ("float32", "mixed_bfloat16"):
+        raise UsageError(f"--precision {settings.precision} is unknown", expected="float32 or mixed_bfloat16")
+    if settings.frozen_levels > shape.levels:
+        raise UsageError(f"--freeze {settings.frozen_levels} is too much", expected=f"at most {shape.levels} levels")
+    if threshold is not None and not 0 < threshold < 1:
+        raise UsageError("--threshold is not a probability", expected="between 0 and 1", got=f"{threshold:g}")
+    if checkpoint_path(output).exists() and not resume:
+        raise UsageError(f"{output} holds a checkpoint", remedy="Give --resume to go on, or another folder")
+
+
+def _named(parts: Any) -> str:
+    return ", ".join(f"{part.name()} ({len(part.vesicles())} vesicles)" for part in parts)
+
+
+def _differences(advance: Any) -> Any:
+    """A callback of (done, in all) for one that wants the steps since the last call."""
+    before = [0]
+
+    def done(step: int, _: int) -> None:
+        advance(step - before[0])
+        before[0] = step
+
+    return done
+
+
+def _calibrated(network: Network, count: int, extra: dict[str, Any]) -> str:
+    """Calibrate the scores on phantoms, into `extra`; what the card says of it."""
+    from deepvesicle.calibration import CALIBRATION_CONTRASTS, calibrate_scores
+    from deepvesicle.commands.console import progress
+
+    with progress("calibrating the scores on phantoms", count) as advance:
+        evidence, _, true = calibrate_scores(network, count, progress=lambda done, total: advance(1))
+    extra["evidence"] = evidence.to_json()
+    low, high = CALIBRATION_CONTRASTS
+    return f"""
 ## Calibration of the scores
 
-{calibrate} more phantoms (seeds used nowhere else; d' {low:g} to {high:g}, evenly in its logarithm): {len(true)}
+{count} more phantoms (seeds used nowhere else; d' {low:g} to {high:g}, evenly in its logarithm): {len(true)}
 spheres were fitted on them, {true.mean():.1%} of them vesicles. Their traits and the network's word were weighed by
 logistic regression.
 The weights are in `config.json`.
 """
-        network = save()
-    print(f"wrote {network.folder}")
+
+
+def _compared(begin: Network | None, network: Network, data: TrainingData) -> str:
+    """Print how the network does on the validation parts, beside the one it began as; what the card says of it."""
+    from deepvesicle.commands.console import progress
+    from deepvesicle.tuning import standing, table
+
+    both = [("before", begin)] if begin is not None else []
+    networks = [*both, ("after", network)]
+    with progress("comparing on the validation parts", len(networks) * len(data.validation)) as advance:
+        text = table([(name, standing(each, data.validation, progress=advance)) for name, each in networks])
+    print(text)
+    return f"\n## On the validation parts, through the whole pipeline\n\n{text}\n"
 
 
 def _print_row(row: dict[str, float]) -> None:
@@ -127,53 +301,3 @@ def _print_row(row: dict[str, float]) -> None:
         f"validation dice {row['validation_dice']:.4f}  {row['patches'] / max(row['seconds'], 1e-9):.1f} patches/s",
         flush=True,
     )
-
-
-def model_card(settings: TrainingSettings, last: dict[str, Any], threshold: float, best: float, dice: float) -> str:
-    """What a model was trained on and how, in Markdown; `save_network` fills in the hash of the weights."""
-    from deepvesicle.network.patches import MIRRORED_SHARE, ORIGINAL_VOXEL_NM, SCENE_SHARES, ZOOM
-    from deepvesicle.phantom.imaging import CONTRASTS, HIGHEST_TILT_DEG, TILT_STEP_DEG
-
-    shares = ", ".join(f"{name} {share:.0%}" for name, share in SCENE_SHARES.items())
-    contrasts = ", ".join(f"{low:g} to {high:g} ({share:.0%})" for (low, high), share in CONTRASTS)
-    tilt, step = HIGHEST_TILT_DEG, TILT_STEP_DEG
-    shape = settings.shape
-    finest, coarsest = ORIGINAL_VOXEL_NM
-    return f"""# Model card
-
-A 3D U-Net (csbdeep blocks) of {shape.levels} levels and {shape.filters} filters that gives every voxel of
-{settings.voxel_nm:g} nm the probability of lying inside a vesicle, outer membrane edge included.
-
-## Trained on
-
-Phantoms made on the fly with `deepvesicle.phantom`, nothing else: no real tomogram, no other simulator, no output of
-another network.
-
-- scenes: {shares}
-- voxel size of the originals {finest:g} to {coarsest:g} nm, rescaled to the network's with a zoom of
-  {ZOOM[0]:g} to {ZOOM[1]:g}
-- outer radii 12.5 to 95 nm, tilt ranges +-{tilt[0]:g} to +-{tilt[1]:g} degrees in steps of {step[0]:g} to {step[1]:g},
-  defocus 1.8 to 9 um (or phase plate)
-- d' {contrasts}
-- unfiltered, Gaussian, median and anisotropically diffused; floating point and clipped 8 bit
-- patches that reach over the volume's faces, mirrored there, as for prediction ({MIRRORED_SHARE:.0%} for each axis)
-- augmentation: flips, quarter turns about z, blur, noise, grey gradients, gain and offset
-
-## Training
-
-- {last["step"]:.0f} of {settings.steps} steps of {settings.batch} patches of {settings.patch_vox}^3 voxels,
-  {last["seconds"] / 60:.0f} minutes in all
-- Adam, highest rate {settings.learning_rate:g}, falling to 0 over the last {settings.fall:.0%}; {settings.precision}
-- loss: {settings.loss}; moving average of the weights (momentum {settings.average:g})
-- validation phantoms (seeds never trained on): Dice {dice:.3f} at threshold {best:g}, the best one there
-- threshold of the model: {threshold:g}
-
-## Limits
-
-Vesicles under 12 nm and over 100 nm radius were not in the training. In unfiltered tomograms of low contrast (d' 0.4)
-most of the vesicles can be missed. Tubes seen end-on can be taken for vesicles.
-
-## Files
-
-`network.weights.h5`, sha256 `{{weights_sha256}}`
-"""

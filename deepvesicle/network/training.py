@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
-import os
+import hashlib
+import json
 import time
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepvesicle.errors import NetworkError
-from deepvesicle.network.patches import Example, PhantomPool, random_example
-from deepvesicle.network.unet import UNetShape, build_unet, quiet_tensorflow
+from deepvesicle.cores import usable_cores
+from deepvesicle.errors import NetworkError, UsageError
+from deepvesicle.files.atomic import new_file
+from deepvesicle.network.normalise import NormalisationMethod
+from deepvesicle.network.parts import DatasetPatches, Part
+from deepvesicle.network.patches import Patch, augment
+from deepvesicle.network.phantoms import PhantomPool, random_example
+from deepvesicle.network.unet import CONVOLUTIONS_PER_LEVEL, UNetShape, build_unet, quiet_tensorflow
 
 Weights = list[NDArray[np.float32]]
+HISTORY_NAME = "history.csv"
 HISTORY_COLUMNS = ("step", "seconds", "patches", "loss", "dice", "validation_dice", "learning_rate")
+#: Steps between two contributions to the moving average of the weights.
+AVERAGED_EVERY = 4
+VALIDATION_SEED = 987_654
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,18 @@ class TrainingSettings:
         "float32", or "mixed_bfloat16" on processors and GPUs that compute with it.
     save_every : int
         Steps between checkpoints and validations.
+    patience : int
+        Stop after so many validations without a higher Dice; 0: never.
+    validation_volumes, validation_patches : int
+        Phantoms, or patches of a dataset, that a validation sees.
+    pool, new_phantom_every, phantom_vox : int
+        Phantoms to draw patches from at a time, steps until the oldest is replaced, and width of one in voxels.
+    phantoms : float
+        Share of the patches that are of phantoms where there are datasets; without datasets, all are.
+    frozen_levels : int
+        First levels of the down path that keep their weights.
+    normalisation : NormalisationMethod
+        Of the grey values.
     seed : int
     """
 
@@ -61,8 +84,15 @@ class TrainingSettings:
     average: float = 0.995
     precision: str = "float32"
     save_every: int = 250
+    patience: int = 0
     validation_volumes: int = 10
+    validation_patches: int = 32
     pool: int = 96
+    new_phantom_every: int = 6
+    phantom_vox: int = 128
+    phantoms: float = 0.0
+    frozen_levels: int = 0
+    normalisation: NormalisationMethod = field(default_factory=NormalisationMethod)
     seed: int = 1
 
     def to_json(self) -> dict[str, Any]:
@@ -76,41 +106,41 @@ class TrainingSettings:
         return self.learning_rate * max(min(rise, left, 1.0), 0.003)
 
 
-def bce_loss(truth: Any, predicted: Any) -> Any:
-    """Binary cross-entropy."""
+def bce_loss(truth: Any, predicted: Any, known: Any = 1.0) -> Any:
+    """Binary cross-entropy; as for the others, voxels with `known` 0 do not count."""
     from keras import ops
 
     predicted = ops.clip(ops.cast(predicted, "float32"), 1e-6, 1 - 1e-6)
-    return -ops.mean(truth * ops.log(predicted) + (1 - truth) * ops.log(1 - predicted))
+    return -ops.mean(known * (truth * ops.log(predicted) + (1 - truth) * ops.log(1 - predicted)))
 
 
-def bce_dice_loss(truth: Any, predicted: Any) -> Any:
+def bce_dice_loss(truth: Any, predicted: Any, known: Any = 1.0) -> Any:
     """Binary cross-entropy plus one minus the soft Dice over the batch."""
-    return bce_loss(truth, predicted) + 1 - soft_dice(truth, predicted)
+    return bce_loss(truth, predicted, known) + 1 - soft_dice(truth, predicted, known)
 
 
-def focal_loss(truth: Any, predicted: Any) -> Any:
+def focal_loss(truth: Any, predicted: Any, known: Any = 1.0) -> Any:
     """Cross-entropy in which voxels that are certain and right count little (Lin et al. 2017, gamma 2), times 3."""
     from keras import ops
 
     predicted = ops.clip(ops.cast(predicted, "float32"), 1e-6, 1 - 1e-6)
     miss = ops.abs(truth - predicted)
     entropy = -(truth * ops.log(predicted) + (1 - truth) * ops.log(1 - predicted))
-    return 3 * ops.mean(miss**2 * entropy)
+    return 3 * ops.mean(known * miss**2 * entropy)
 
 
-def bce_tversky_loss(truth: Any, predicted: Any) -> Any:
+def bce_tversky_loss(truth: Any, predicted: Any, known: Any = 1.0) -> Any:
     """Cross-entropy plus 1 - Tversky index (Salehi et al. 2017): what is missed counts 0.7, what is false 0.3."""
     from keras import ops
 
     p = ops.cast(predicted, "float32")
-    hit = ops.sum(truth * p)
-    missed, false = ops.sum(truth * (1 - p)), ops.sum((1 - truth) * p)
-    return bce_loss(truth, predicted) + 1 - (hit + 1) / (hit + 0.7 * missed + 0.3 * false + 1)
+    hit = ops.sum(known * truth * p)
+    missed, false = ops.sum(known * truth * (1 - p)), ops.sum(known * (1 - truth) * p)
+    return bce_loss(truth, predicted, known) + 1 - (hit + 1) / (hit + 0.7 * missed + 0.3 * false + 1)
 
 
 #: Losses by name; `bin/benchmark training` compares them.
-LOSSES: dict[str, Callable[[Any, Any], Any]] = {
+LOSSES: dict[str, Callable[..., Any]] = {
     "bce": bce_loss,
     "bce_dice": bce_dice_loss,
     "bce_tversky": bce_tversky_loss,
@@ -118,45 +148,85 @@ LOSSES: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def soft_dice(truth: Any, predicted: Any) -> Any:
+def soft_dice(truth: Any, predicted: Any, known: Any = 1.0) -> Any:
     """Dice = 2 sum(t p) / (sum t^2 + sum p^2), with one voxel added so that an empty batch is defined."""
     from keras import ops
 
     predicted = ops.cast(predicted, "float32")
-    return (2 * ops.sum(truth * predicted) + 1) / (ops.sum(truth * truth) + ops.sum(predicted * predicted) + 1)
+    squares = ops.sum(known * truth * truth) + ops.sum(known * predicted * predicted)
+    return (2 * ops.sum(known * truth * predicted) + 1) / (squares + 1)
+
+
+def _of_known(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
+    """A loss or metric for Keras, of targets with two channels: the truth, and what of it is known."""
+
+    def of_targets(targets: Any, predicted: Any) -> Any:
+        return function(targets[..., :1], predicted, targets[..., 1:])
+
+    of_targets.__name__ = function.__name__
+    return of_targets
 
 
 @dataclass
 class _State:
-    """What a checkpoint holds."""
+    """What a checkpoint holds: all that the next step depends on, and the history so far."""
 
     step: int
-    seconds: float
     weights: Weights
     average: Weights
+    best: Weights
     optimizer: Weights
+    rows: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+    #: Sums since the last row: steps, losses, Dices.
+    sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+
+    def best_dice(self) -> float:
+        """Highest validation Dice so far; that of `best`."""
+        return max((row["validation_dice"] for row in self.rows), default=-1.0)
+
+    def without_gain(self) -> int:
+        """Validations since the best one."""
+        scores = [row["validation_dice"] for row in self.rows]
+        return len(scores) - 1 - int(np.argmax(scores)) if scores else 0
 
 
-def _save_state(path: Path, state: _State) -> None:
-    temporary = path.with_name("." + path.name)
-    arrays: dict[str, Any] = {"step": state.step, "seconds": state.seconds}
-    for name in ("weights", "average", "optimizer"):
+_WEIGHTS = ("weights", "average", "best", "optimizer")
+
+
+def _save_state(path: Path, state: _State, identity: Mapping[str, Any]) -> None:
+    arrays: dict[str, Any] = {"step": state.step, "seconds": state.seconds, "sums": state.sums}
+    arrays["rows"] = np.array([[row[name] for name in HISTORY_COLUMNS] for row in state.rows])
+    arrays["identity"] = np.frombuffer(json.dumps(identity, sort_keys=True).encode(), dtype=np.uint8)
+    for name in _WEIGHTS:
         for i, value in enumerate(getattr(state, name)):
             arrays[f"{name}_{i:03d}"] = value
-    with open(temporary, "wb") as stream:
-        np.savez(stream, **arrays)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
+    with new_file(path, overwrite=True) as temporary:
+        np.savez(temporary, **arrays)
 
 
-def _load_state(path: Path) -> _State:
-    with np.load(path) as file:
-        parts = {
-            name: [file[key] for key in sorted(file.files) if key.startswith(name + "_")]
-            for name in ("weights", "average", "optimizer")
-        }
-        return _State(int(file["step"]), float(file["seconds"]), **parts)
+def _load_state(path: Path, identity: Mapping[str, Any]) -> _State:
+    """Read a checkpoint of the same training; the number of steps alone may be another one."""
+    try:
+        with np.load(path) as file:
+            parts = {name: [file[key] for key in sorted(file.files) if key.startswith(name + "_")] for name in _WEIGHTS}
+            rows = [dict(zip(HISTORY_COLUMNS, map(float, row), strict=True)) for row in file["rows"]]
+            before = json.loads(file["identity"].tobytes())
+            state = _State(int(file["step"]), **parts, rows=rows, seconds=float(file["seconds"]), sums=file["sums"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise NetworkError(
+            f"{path} cannot be used ({error})", expected="a checkpoint of this version", remedy="Train in a new folder"
+        ) from error
+    wanted = json.loads(json.dumps(identity))
+    for name in sorted(before.keys() | wanted.keys()):
+        if name != "steps" and before.get(name) != wanted.get(name):
+            raise UsageError(
+                f"the training in {path.parent} was begun with another {name.replace('_', ' ')}",
+                expected=str(before.get(name)),
+                got=str(wanted.get(name)),
+                remedy="Resume with what it was begun with, or train in a new folder",
+            )
+    return state
 
 
 def checkpoint_path(folder: Path) -> Path:
@@ -164,22 +234,51 @@ def checkpoint_path(folder: Path) -> Path:
     return folder / "checkpoint.npz"
 
 
+@dataclass(frozen=True)
+class TrainingData:
+    """What a network learns from beside phantoms.
+
+    Parameters
+    ----------
+    training, validation : list of Part
+        From `deepvesicle.network.parts.split`.
+    """
+
+    training: list[Part]
+    validation: list[Part]
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """What tells these data from others: names, places and the files' sha256."""
+        return [
+            {"name": part.name(), "sha256": part.volume.source.get("sha256"), "use": use}
+            for use, parts in (("training", self.training), ("validation", self.validation))
+            for part in parts
+        ]
+
+
 def train(
     settings: TrainingSettings,
     folder: Path,
     *,
+    data: TrainingData | None = None,
     resume: bool = False,
     initial: Weights | None = None,
     max_minutes: float | None = None,
     report: Callable[[dict[str, float]], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Any, list[dict[str, float]]]:
-    """Train on phantoms made on the fly.
+    """Train on phantoms made on the fly, on datasets, or on both.
+
+    Every step depends on the settings, the data and its number alone: a training that is killed and resumed goes on as
+    if it had not been, to the rounding of the processor.
 
     Parameters
     ----------
     settings : TrainingSettings
     folder : Path
         Receives `checkpoint.npz` and `history.csv` after every `save_every` steps.
+    data : TrainingData, optional
+        Without it, phantoms are all there is.
     resume : bool
         Go on from the folder's checkpoint where there is one.
     initial : list of arrays, optional
@@ -188,101 +287,201 @@ def train(
         Stop (with a checkpoint) after this time; go on later with `resume`.
     report : callable, optional
         Called with a row of the history.
+    progress : callable, optional
+        Called with (steps done, steps in all).
 
     Returns
     -------
     model : keras.Model
-        With the averaged weights.
+        With the averaged weights of the validation with the highest Dice.
     rows : list of dict
         The whole history, earlier runs of the folder included.
 
     Raises
     ------
     NetworkError
-        The loss is no number any more.
+        The loss is no number any more, or the checkpoint cannot be read.
+    UsageError
+        The checkpoint is of another training.
     """
     quiet_tensorflow()
     import keras
 
     folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(settings.seed)
+    _share_among_gpus(settings.batch)
+    model = _build(settings)
+    if initial is not None:
+        model.set_weights(initial)
+    optimizer = _compile(model, settings)
+    identity = {**settings.to_json(), "data": data.to_json() if data else None, "initial": _digest(initial)}
+    start = model.get_weights()
+    state = _State(0, start, [w.copy() for w in start], start, [])
+    if resume and checkpoint_path(folder).exists():
+        state = _load_state(checkpoint_path(folder), identity)
+        model.set_weights(state.weights)
+        for variable, value in zip(optimizer.variables, state.optimizer, strict=True):
+            variable.assign(value)
+
+    def is_done() -> bool:
+        return state.step >= settings.steps or 0 < settings.patience <= state.without_gain()
+
+    def save() -> None:
+        state.weights = model.get_weights()
+        state.optimizer = [np.asarray(keras.ops.convert_to_numpy(v)) for v in optimizer.variables]
+        _save_state(checkpoint_path(folder), state, identity)
+        _write_history(folder / HISTORY_NAME, state.rows)
+
+    if is_done():  # done before; only the model is wanted
+        model.set_weights(state.best)
+        return model, state.rows
+    source = _Source(settings, data)
+    try:
+        validation = _validation_batches(settings, data)
+        started, before = time.monotonic(), state.seconds
+        while not is_done():
+            optimizer.learning_rate = settings.rate(state.step)
+            grey, targets = source.batch(state.step)
+            values = model.train_on_batch(grey, targets, return_dict=True)
+            model.reset_metrics()
+            loss = float(values["loss"])
+            if not np.isfinite(loss):
+                raise NetworkError(
+                    f"the training diverged: its loss at step {state.step + 1} is {loss}",
+                    expected="a finite number",
+                    remedy="Give larger patches, a lower --learning-rate or --precision float32; --resume goes on from "
+                    "the last checkpoint",
+                )
+            state.sums += (1, loss, float(values["soft_dice"]))
+            state.step += 1
+            if state.step % AVERAGED_EVERY == 0:
+                _average_into(state.average, model.get_weights(), settings.average, state.step)
+            state.seconds = before + time.monotonic() - started
+            if progress:
+                progress(state.step, settings.steps)
+            if state.step % settings.save_every == 0 or state.step == settings.steps:
+                weights = model.get_weights()
+                model.set_weights(state.average)
+                score = _validate(model, validation)
+                model.set_weights(weights)
+                if score > state.best_dice():
+                    state.best = [w.copy() for w in state.average]
+                steps, losses, dices = state.sums
+                row = {
+                    "step": float(state.step),
+                    "seconds": state.seconds,
+                    "patches": float(state.step * settings.batch),
+                    "loss": losses / steps,
+                    "dice": dices / steps,
+                    "validation_dice": score,
+                    "learning_rate": float(settings.rate(state.step)),
+                }
+                state.rows.append(row)
+                state.sums = np.zeros(3)
+                save()
+                if report:
+                    report(row)
+            if max_minutes is not None and time.monotonic() - started > 60 * max_minutes and not is_done():
+                save()
+                break
+        model.set_weights(state.best if state.rows else state.average)
+        return model, state.rows
+    finally:
+        source.close()
+
+
+def _build(settings: TrainingSettings) -> Any:
+    """The network with random weights, computing in the precision asked for; its first levels frozen if asked for."""
+    import keras
+
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(settings.precision)
     try:
         model = build_unet(settings.shape)
     finally:
         keras.config.set_dtype_policy(policy)
-    if initial is not None:
-        model.set_weights(initial)
-    optimizer = keras.optimizers.Adam(settings.learning_rate, clipnorm=1.0)
-    model.compile(optimizer=optimizer, loss=LOSSES[settings.loss], metrics=[soft_dice], jit_compile=False)
-    optimizer.build(model.trainable_variables)
-    state = _State(0, 0.0, model.get_weights(), model.get_weights(), [])
-    if resume and checkpoint_path(folder).exists():
-        state = _load_state(checkpoint_path(folder))
-        model.set_weights(state.weights)
-        for variable, value in zip(optimizer.variables, state.optimizer, strict=True):
-            variable.assign(value)
+    convolutions = 0
+    for layer in model.layers:
+        convolutions += type(layer).__name__ == "Conv3D"
+        if convolutions > settings.frozen_levels * CONVOLUTIONS_PER_LEVEL:
+            break
+        layer.trainable = False
+    return model
 
-    if state.step >= settings.steps:  # done before; only the model is wanted
-        model.set_weights(state.average)
-        return model, read_history(folder)
-    pool = PhantomPool(settings.voxel_nm, (settings.seed, state.step), settings.pool)
-    try:
-        validation = _validation_set(settings)
-        pool.fill(12)
-        rng = np.random.default_rng((settings.seed, state.step, 7))
-        batches = pool.batches(settings.patch_vox, settings.batch, rng)
-        started, before = time.monotonic(), state.seconds
-        losses: list[float] = []
-        dices: list[float] = []
-        while state.step < settings.steps:
-            optimizer.learning_rate = settings.rate(state.step)
-            grey, mask = next(batches)
-            values = model.train_on_batch(grey, mask, return_dict=True)
-            model.reset_metrics()
-            losses.append(float(values["loss"]))
-            if not np.isfinite(losses[-1]):
-                raise NetworkError(
-                    f"the training diverged: its loss at step {state.step + 1} is {losses[-1]}",
-                    expected="a finite number",
-                    remedy="Give larger patches, a lower --learning-rate or --precision float32; --resume goes on from "
-                    "the last checkpoint",
-                )
-            dices.append(float(values["soft_dice"]))
-            state.step += 1
-            if state.step % 4 == 0:
-                _average_into(state.average, model.get_weights(), settings.average, state.step)
-            if state.step % 4 == 0 or len(pool.examples) < settings.pool:
-                pool.renew()
-            state.seconds = before + time.monotonic() - started
-            timed_out = max_minutes is not None and time.monotonic() - started > 60 * max_minutes
-            if state.step % settings.save_every == 0 or state.step == settings.steps or timed_out:
-                state.weights = model.get_weights()
-                state.optimizer = [np.asarray(keras.ops.convert_to_numpy(v)) for v in optimizer.variables]
-                _save_state(checkpoint_path(folder), state)
-                model.set_weights(state.average)
-                score = _validate(model, validation)
-                model.set_weights(state.weights)
-                row = {
-                    "step": float(state.step),
-                    "seconds": state.seconds,
-                    "patches": float(state.step * settings.batch),
-                    "loss": float(np.mean(losses)),
-                    "dice": float(np.mean(dices)),
-                    "validation_dice": score,
-                    "learning_rate": float(settings.rate(state.step)),
-                }
-                _append_history(folder / "history.csv", row)
-                if report:
-                    report(row)
-                losses, dices = [], []
-            if timed_out:
-                break
-        model.set_weights(state.average)
-        return model, read_history(folder)
-    finally:
-        pool.close()
+
+def _compile(model: Any, settings: TrainingSettings) -> Any:
+    import keras
+
+    optimizer = keras.optimizers.Adam(settings.learning_rate, clipnorm=1.0)
+    model.compile(
+        optimizer=optimizer, loss=_of_known(LOSSES[settings.loss]), metrics=[_of_known(soft_dice)], jit_compile=False
+    )
+    optimizer.build(model.trainable_variables)
+    return optimizer
+
+
+def _share_among_gpus(batch: int) -> None:
+    """Let several GPUs share each batch, where the backend can (JAX) and the batch can be divided."""
+    import keras
+
+    if keras.backend.backend() != "jax":
+        return
+    devices = keras.distribution.list_devices()
+    if len(devices) > 1 and batch % len(devices) == 0:
+        keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
+
+
+def _digest(weights: Weights | None) -> str | None:
+    if weights is None:
+        return None
+    digest = hashlib.sha256()
+    for value in weights:
+        digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()
+
+
+class _Source:
+    """Batches of a training: which one belongs to a step depends on its number alone."""
+
+    def __init__(self, settings: TrainingSettings, data: TrainingData | None) -> None:
+        self._settings = settings
+        self._patches = DatasetPatches(data.training, settings.normalisation) if data else None
+        self._phantom_share = settings.phantoms if data else 1.0
+        self._pool: PhantomPool | None = None
+        if self._phantom_share > 0:
+            self._pool = PhantomPool(
+                settings.voxel_nm,
+                settings.seed,
+                capacity=settings.pool,
+                every=settings.new_phantom_every,
+                size_vox=settings.phantom_vox,
+                workers=max(1, usable_cores() // 2),
+                method=settings.normalisation,
+            )
+
+    def batch(self, step: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Grey values (batch, z, y, x, 1), and occupancy and what is known of it (batch, z, y, x, 2)."""
+        rng = np.random.default_rng((self._settings.seed, step, 7))
+        if self._pool:
+            self._pool.go_to(step)
+        patches = [augment(self._patch(rng), rng) for _ in range(self._settings.batch)]
+        return _stacked(patches)
+
+    def _patch(self, rng: np.random.Generator) -> Patch:
+        if self._pool and (self._patches is None or rng.random() < self._phantom_share):
+            return self._pool.patch(self._settings.patch_vox, rng)
+        assert self._patches is not None
+        return self._patches.patch(self._settings.patch_vox, rng)
+
+    def close(self) -> None:
+        """End the processes that simulate."""
+        if self._pool:
+            self._pool.close()
+
+
+def _stacked(patches: Sequence[Patch]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    grey, mask, known = (np.stack(arrays) for arrays in zip(*patches, strict=True))
+    return grey[..., None], np.stack([mask, known], axis=-1)
 
 
 def _average_into(average: Weights, weights: Weights, momentum: float, step: int) -> None:
@@ -293,46 +492,54 @@ def _average_into(average: Weights, weights: Weights, momentum: float, step: int
         mean += (1 - m) * value
 
 
-def _validation_set(settings: TrainingSettings) -> list[Example]:
+def _validation_batches(settings: TrainingSettings, data: TrainingData | None) -> list[Patch]:
+    """What a training is validated on: patches of the data's validation parts, or phantoms where there are none."""
+    if data is None:
+        return validation_phantoms(settings)
+    source = DatasetPatches(data.validation, settings.normalisation)
+    rng = np.random.default_rng(VALIDATION_SEED)
+    return [source.patch(settings.patch_vox, rng) for _ in range(settings.validation_patches)]
+
+
+def validation_phantoms(settings: TrainingSettings) -> list[Patch]:
     """Phantoms with seeds that training never uses, all kinds and conditions, cut to whole multiples."""
     kinds = ("synapse", "synapse", "liposomes", "synapse", "shells", "no_vesicles")
-    examples = []
+    phantoms = []
     for i in range(settings.validation_volumes):
-        rng = np.random.default_rng((987_654, i))
-        example = random_example(rng, settings.voxel_nm, 96, kinds[i % len(kinds)])
+        rng = np.random.default_rng((VALIDATION_SEED, i))
+        example = random_example(rng, settings.voxel_nm, 96, kinds[i % len(kinds)], settings.normalisation)
         a = settings.shape.alignment_vox
-        box = tuple(slice(0, min(n, 80) // a * a) for n in example.grey.shape)
-        examples.append(Example(example.grey[box], example.mask[box]))
-    return examples
+        phantoms.append(example.part(np.ix_(*(np.arange(min(n, 80) // a * a) for n in example.grey.shape))))
+    return phantoms
 
 
-def _predicted(model: Any, example: Example) -> NDArray[np.float32]:
-    """Probability (z, y, x) of a whole example; float32 even where the network computes with bfloat16."""
-    batch = example.grey.astype(np.float32)[None, ..., None]
-    return np.asarray(model.predict_on_batch(batch)).astype(np.float32)[0, ..., 0]
+def _predicted(model: Any, grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probability (z, y, x) of a whole patch; float32 even where the network computes with bfloat16."""
+    return np.asarray(model.predict_on_batch(grey[None, ..., None])).astype(np.float32)[0, ..., 0]
 
 
-def _validate(model: Any, examples: list[Example]) -> float:
-    """Soft Dice over all voxels of the validation set."""
+def _validate(model: Any, patches: Sequence[Patch]) -> float:
+    """Soft Dice over all known voxels of the validation set."""
     product, squares = 0.0, 0.0
-    for example in examples:
-        predicted = _predicted(model, example)
-        truth = example.mask.astype(np.float32) / 255
-        product += float((truth * predicted).sum())
-        squares += float((truth**2).sum() + (predicted**2).sum())
+    for grey, truth, known in patches:
+        predicted = _predicted(model, grey)
+        product += float((known * truth * predicted).sum())
+        squares += float((known * truth**2).sum() + (known * predicted**2).sum())
     return 2 * product / max(squares, 1e-9)
 
 
-def calibrate_threshold(model: Any, settings: TrainingSettings) -> tuple[float, float]:
-    """Find the threshold with the best Dice on the validation phantoms; that Dice (hard, over all voxels), too."""
+def calibrate_threshold(
+    model: Any, settings: TrainingSettings, data: TrainingData | None = None
+) -> tuple[float, float]:
+    """Find the threshold with the best Dice on what validates; that Dice (hard, over all known voxels), too."""
     thresholds = np.arange(0.2, 0.85, 0.05)
     both = np.zeros(len(thresholds))
     total = np.zeros(len(thresholds))
-    for example in _validation_set(settings):
-        predicted = _predicted(model, example)
-        truth = example.mask > 127
+    for grey, share, known in _validation_batches(settings, data):
+        predicted = _predicted(model, grey)
+        truth, counts = (share > 0.5) & (known > 0), known > 0
         for i, threshold in enumerate(thresholds):
-            found = predicted > threshold
+            found = (predicted > threshold) & counts
             both[i] += np.count_nonzero(found & truth)
             total[i] += np.count_nonzero(found) + np.count_nonzero(truth)
     scores = 2 * both / np.maximum(total, 1)
@@ -340,16 +547,8 @@ def calibrate_threshold(model: Any, settings: TrainingSettings) -> tuple[float, 
     return round(float(thresholds[best]), 2), float(scores[best])
 
 
-def read_history(folder: Path) -> list[dict[str, float]]:
-    """Rows of a training folder's `history.csv`."""
-    with open(folder / "history.csv", newline="") as stream:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
-
-
-def _append_history(path: Path, row: dict[str, Any]) -> None:
-    new = not path.exists()
-    with open(path, "a", newline="") as stream:
+def _write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    with new_file(path, overwrite=True) as temporary, open(temporary, "w", newline="") as stream:
         writer = csv.DictWriter(stream, HISTORY_COLUMNS)
-        if new:
-            writer.writeheader()
-        writer.writerow({k: f"{float(v):.6g}" for k, v in row.items()})
+        writer.writeheader()
+        writer.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in rows)

@@ -108,8 +108,10 @@ def quiet_tensorflow() -> None:
 def build_unet(shape: UNetShape) -> Any:
     """A trainable `keras.Model` for input (batch, z, y, x, 1) of any size that is a multiple of the alignment."""
     quiet_tensorflow()
-    from csbdeep.internals.nets import custom_unet
-
+    try:
+        from csbdeep.internals.nets import custom_unet
+    except ImportError:  # csbdeep needs TensorFlow
+        return plain_unet(shape)
     return custom_unet(
         (None, None, None, 1),
         "sigmoid",
@@ -120,6 +122,39 @@ def build_unet(shape: UNetShape) -> Any:
         pool_size=(2, 2, 2),
         batch_norm=True,
     )
+
+
+def plain_unet(shape: UNetShape) -> Any:
+    """The graph of `build_unet` without csbdeep, for JAX or torch where there is no TensorFlow; the weights are shared.
+
+    As there, the last convolution of a level that is left upwards has the next level's number of filters.
+    """
+    import keras
+    from keras import layers
+
+    def convolve(x: Any, filters: int, name: str) -> Any:
+        x = layers.Conv3D(filters, 3, padding="same", name=name)(x)
+        return layers.Activation("relu")(layers.BatchNormalization()(x))
+
+    depth, last = shape.levels, CONVOLUTIONS_PER_LEVEL
+    filters = [shape.filters * 2**level for level in range(depth + 1)]
+    inputs = x = keras.Input((None, None, None, 1), name="input")
+    skips = []
+    for level in range(depth):
+        for i in range(last):
+            x = convolve(x, filters[level], f"down_level_{level}_no_{i}")
+        skips.append(x)
+        x = layers.MaxPooling3D(2, name=f"max_{level}")(x)
+    for i in range(last - 1):
+        x = convolve(x, filters[depth], f"middle_{i}")
+    x = convolve(x, filters[max(0, depth - 1)], f"middle_{last}")
+    for level in reversed(range(depth)):
+        x = layers.Concatenate()([layers.UpSampling3D(2)(x), skips[level]])
+        for i in range(last - 1):
+            x = convolve(x, filters[level], f"up_level_{level}_no_{i}")
+        x = convolve(x, filters[max(0, level - 1)], f"up_level_{level}_no_{last}")
+    x = layers.Conv3D(1, 1, activation="linear")(x)
+    return keras.Model(inputs, layers.Activation("sigmoid")(x))
 
 
 Convolution = tuple[NDArray[np.float32], NDArray[np.float32]]

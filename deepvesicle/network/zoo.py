@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deepvesicle.errors import NetworkError
+from deepvesicle.errors import NetworkError, UsageError
 from deepvesicle.network.normalise import NormalisationMethod
 from deepvesicle.network.shipped import shipped_models_folder
 from deepvesicle.network.unet import Convolution, UNetShape, build_unet, folded_convolutions
@@ -19,6 +23,9 @@ CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "network.weights.h5"
 CARD_NAME = "CARD.md"
 DEFAULT_MODEL = "default"
+#: Environment variable with the folder for models of one's own.
+MODELS_VARIABLE = "DEEPVESICLE_MODELS"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
@@ -70,26 +77,85 @@ class Network:
         return folded_convolutions(self.model())
 
 
+def user_models_folder() -> Path:
+    """The folder for models of one's own: that of the variable `MODELS_VARIABLE`, or the usual one for user data."""
+    given = os.environ.get(MODELS_VARIABLE)
+    if given:
+        return Path(given).expanduser()
+    from platformdirs import user_data_path
+
+    return user_data_path("deepvesicle", appauthor=False) / "models"
+
+
+def known_models() -> list[tuple[str, Path]]:
+    """Name and folder of all models that go by a name: the user's, then the shipped ones.
+
+    A name that is there twice stands for the first.
+    """
+    folders = (user_models_folder(), shipped_models_folder())
+    found = [config.parent for folder in folders for config in sorted(folder.glob(f"*/{CONFIG_NAME}"))]
+    return [(folder.name, folder) for folder in found if is_model_name(folder.name)]
+
+
+def is_model_name(text: str) -> bool:
+    """Whether a text can be the name of a model: letters, digits, dots, hyphens and underscores."""
+    return _NAME.fullmatch(text) is not None
+
+
 def model_folder(name_or_path: str | os.PathLike[str]) -> Path:
-    """Folder of a model given as the name of a shipped one or as a path.
+    """Folder of a model given by name or as a path.
+
+    A name stands for a model in the user's own folder (`user_models_folder`), then for a shipped one; what is neither
+    is a path.
 
     Raises
     ------
     NetworkError
-        There is no such model; the message lists those that come with the program.
+        There is no such model; the message lists those that go by a name.
     """
+    if is_model_name(str(name_or_path)):
+        for name, folder in known_models():
+            if name == str(name_or_path):
+                return folder
     path = Path(name_or_path)
     if (path / CONFIG_NAME).is_file():
         return path.resolve()
-    shipped = shipped_models_folder()
-    if os.sep not in str(name_or_path) and (shipped / path / CONFIG_NAME).is_file():
-        return shipped / path
-    names = sorted(p.parent.name for p in shipped.glob(f"*/{CONFIG_NAME}"))
+    names = ", ".join(dict.fromkeys(name for name, _ in known_models()))
     raise NetworkError(
         f"there is no model {str(name_or_path)!r}",
-        expected=f"a folder with {CONFIG_NAME} and {WEIGHTS_NAME}, or one of the shipped models: "
-        + (", ".join(names) or "none"),
+        expected=f"a folder with {CONFIG_NAME} and {WEIGHTS_NAME}, or one of your own or the shipped models: "
+        + (names or "none"),
     )
+
+
+@contextmanager
+def new_model(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder to write a model to, which takes the place of `folder` when the block ends well.
+
+    Raises
+    ------
+    UsageError
+        The folder cannot be written.
+    """
+    temporary = folder.with_name(f".{secrets.token_hex(6)}")
+    old = folder.with_name(f".{secrets.token_hex(6)}")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+    except OSError as error:
+        raise UsageError(f"cannot write {folder}", got=error.strerror or str(error)) from error
+    try:
+        yield temporary
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(temporary, folder)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            os.replace(old, folder)
+        raise
+    finally:
+        for rest in (temporary, old):
+            shutil.rmtree(rest, ignore_errors=True)
 
 
 def load_network(name_or_path: str | os.PathLike[str] = DEFAULT_MODEL) -> Network:
