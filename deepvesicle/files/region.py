@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,9 +19,16 @@ from deepvesicle.grid import Grid, Labels, as_points
 
 @dataclass(frozen=True)
 class LabelRegion:
-    """All voxels of a label volume that are not 0."""
+    """All voxels of a label volume that are not 0, or those of one label.
+
+    Parameters
+    ----------
+    labels : Labels
+    label : int, optional
+    """
 
     labels: Labels
+    label: int | None = None
 
     def contains(self, points_zyx: ArrayLike) -> NDArray[np.bool_]:
         """Which points (N, 3), voxels of the labels' grid, lie in a labelled voxel (N,)."""
@@ -28,11 +36,39 @@ class LabelRegion:
         inside = self.labels.grid.contains(points)
         last = np.asarray(self.labels.grid.shape_zyx) - 1
         index = np.clip(np.rint(points).astype(int), 0, last)
-        return np.asarray(inside & (self.labels.data[tuple(index.T)] != 0))
+        return np.asarray(inside & self._belongs(self.labels.data[tuple(index.T)]))
+
+    def to_mask(self, grid: Grid) -> NDArray[np.bool_]:
+        """Which voxels of a grid lie in a labelled voxel, as array (z, y, x); the grid may be another one."""
+        mask = np.zeros(grid.shape_zyx, dtype=bool)
+        zs, ys, xs = (self._nearest(grid, axis) for axis in range(3))
+        known = np.outer(ys >= 0, xs >= 0)
+        for plane, z in zip(mask, zs, strict=True):
+            if z >= 0:
+                plane[...] = self._belongs(self.labels.data[z])[np.ix_(ys, xs)] & known
+        return mask
+
+    def _nearest(self, grid: Grid, axis: int) -> NDArray[np.int64]:
+        """The labels' voxel that each voxel of a grid lies in, along one axis; -1 outside."""
+        line = np.zeros((grid.shape_zyx[axis], 3))
+        line[:, axis] = np.arange(len(line))
+        index = np.rint(grid.map_points(line, self.labels.grid)[:, axis]).astype(np.int64)
+        return np.where((index >= 0) & (index < self.labels.grid.shape_zyx[axis]), index, -1)
+
+    def _belongs(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        return np.asarray(values != 0 if self.label is None else values == self.label)
 
 
-def read_region(path: str | os.PathLike[str], grid: Grid) -> Outline | LabelRegion:
+def read_region(path: str | os.PathLike[str], grid: Grid, part: str | None = None) -> Outline | LabelRegion:
     """Read an outline (closed contours, ``.mod``) or a label volume (MRC) of the tomogram's size.
+
+    Parameters
+    ----------
+    path : path
+    grid : Grid
+        The tomogram's.
+    part : str, optional
+        Use one object of the model, by its name, or one label of the volume, by its number; all of them if not given.
 
     Raises
     ------
@@ -41,8 +77,13 @@ def read_region(path: str | os.PathLike[str], grid: Grid) -> Outline | LabelRegi
     """
     path = Path(path)
     if path.suffix.lower() in (".mod", ".imod"):
-        return read_outline(path, grid)
-    labels = read_labels(path, grid)
-    if not np.any(labels.data):
-        raise BadInputError(f"the mask {path} is empty", expected="a volume with voxels that are not 0 inside the cell")
-    return LabelRegion(labels)
+        return read_outline(path, grid, object_name=part)
+    if part is not None and not part.isdecimal():
+        raise BadInputError(f"{path} has no label {part!r}", expected="the number of a label")
+    region = LabelRegion(read_labels(path, grid), None if part is None else int(part))
+    if not any(region._belongs(np.asarray(plane)).any() for plane in region.labels.data):
+        raise BadInputError(
+            f"the mask {path} is empty",
+            expected="voxels that are not 0 inside the cell" if part is None else f"voxels of the label {part}",
+        )
+    return region

@@ -106,17 +106,7 @@ def read_vesicles_csv(path: PathLike, grid: Grid) -> Vesicles:
         Not such a table; the message names the line and the column. Or a table of another voxel size.
     """
     path = Path(path)
-    header: list[str] = []
-    rows: list[tuple[int, dict[str, str]]] = []
-    for line, cells in _lines(path):
-        if not header:
-            header = _checked_header(path, cells)
-            continue
-        if len(cells) != len(header):
-            raise TableError(f"{path}, line {line}", expected=f"{len(header)} values", got=f"{len(cells)}")
-        rows.append((line, dict(zip(header, cells, strict=True))))
-    if not header:
-        raise TableError(f"{path} is empty", expected="a table of vesicles")
+    header, rows = _read_rows(path)
 
     def column(name: str, parse: Callable[[Path, int, str, str], float]) -> Floats:
         return np.array([parse(path, line, name, cells[name]) for line, cells in rows], dtype=np.float64)
@@ -145,6 +135,39 @@ def read_vesicles_csv(path: PathLike, grid: Grid) -> Vesicles:
         reasons=tuple(cells["reason"] for _, cells in rows),
         features=features,
     )
+
+
+def voxel_nm_of_csv(path: PathLike) -> float | None:
+    """The voxel size of the tomogram that a table was made for, nm; None where it has no rows.
+
+    Raises
+    ------
+    TableError
+        Not such a table.
+    """
+    path = Path(path)
+    _, rows = _read_rows(path)
+    nm, vox = (
+        np.array([_finite(path, line, name, cells[name]) for line, cells in rows])
+        for name in ("radius_nm", "radius_vox")
+    )
+    return float(np.median(nm / vox)) if len(rows) and (vox > 0).all() else None
+
+
+def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Names of the columns; number and cells of each line below them."""
+    header: list[str] = []
+    rows: list[tuple[int, dict[str, str]]] = []
+    for line, cells in _lines(path):
+        if not header:
+            header = _checked_header(path, cells)
+            continue
+        if len(cells) != len(header):
+            raise TableError(f"{path}, line {line}", expected=f"{len(header)} values", got=f"{len(cells)}")
+        rows.append((line, dict(zip(header, cells, strict=True))))
+    if not header:
+        raise TableError(f"{path} is empty", expected="a table of vesicles")
+    return header, rows
 
 
 def _text(value: float) -> str:

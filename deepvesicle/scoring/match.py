@@ -139,7 +139,7 @@ def match(
         On any grids; compared in nm, the grids' origins included.
     counted : bool array (N of truth,), optional
         False for reference vesicles that neither help nor hurt, such as those the border cuts: missing one is no
-        error, and a prediction inside one (with `least_iou`: one that shares so much with it) is no false positive.
+        error, and a prediction with its centre inside one is no false positive.
     excused : bool array (N of predicted,), optional
         True for predictions that are no false positives where they match nothing.
     region : Labels, optional
@@ -172,20 +172,17 @@ def match(
     centres_p, centres_t = predicted.grid.to_nm(predicted.centres_vox), truth.grid.to_nm(truth.centres_vox)
     radii_p, radii_t = predicted.radii_nm, truth.radii_nm
 
-    def costs(a: Indices, b: Indices) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """What pairs of these rows cost, and which of them are allowed (N, M)."""
-        distance = _distances(centres_p[a], centres_t[b])
-        if least_iou is None:
-            return distance, distance <= radii_t[b][None, :]
-        iou = sphere_iou(distance, radii_p[a][:, None], radii_t[b][None, :])
-        return 1 - iou, iou >= least_iou
-
-    chosen = _assign(*costs(rows, columns))
+    distance = _distances(centres_p[rows], centres_t[columns])
+    if least_iou is None:
+        chosen = _assign(distance, distance <= radii_t[columns][None, :])
+    else:
+        iou = sphere_iou(distance, radii_p[rows][:, None], radii_t[columns][None, :])
+        chosen = _assign(1 - iou, iou >= least_iou)
     pairs = np.column_stack([rows[chosen[:, 0]], columns[chosen[:, 1]]])
 
     left = np.setdiff1d(rows, pairs[:, 0])
     neutral = harmless[left] | ~_in_region(predicted, region)[left]
-    neutral |= np.any(costs(left, others)[1], axis=1)
+    neutral |= np.any(_distances(centres_p[left], centres_t[others]) <= radii_t[others][None, :], axis=1)
     fp_rows, ignored, fn_rows = left[~neutral], left[neutral], np.setdiff1d(columns, pairs[:, 1])
 
     centre_error = np.linalg.norm(centres_p[pairs[:, 0]] - centres_t[pairs[:, 1]], axis=1)

@@ -1,0 +1,252 @@
+"""What `deepvesicle evaluate` compares: models, tables and label volumes read as spheres on one grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deepvesicle.errors import BadInputError, UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from deepvesicle.annotations import Annotation
+    from deepvesicle.grid import Grid
+    from deepvesicle.vesicles import Vesicles
+
+MODEL, TABLE, LABELS = "model", "table", "labels"
+#: Voxel sizes are taken for equal up to this, as share.
+_SAME_SIZE = 0.01
+#: Places in tables without a volume are on a grid of this shape until it is known how far they reach.
+_NO_SHAPE = (1, 1, 1)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file with vesicles or an outline, and which part of it is meant.
+
+    Parameters
+    ----------
+    path : Path
+    kind : str
+        `MODEL`, `TABLE` or `LABELS`.
+    part : str, optional
+        Objects of a model, or labels of a volume, as the user named them.
+    """
+
+    path: Path
+    kind: str
+    part: str | None = None
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """What the labels of a volume stand for."""
+
+    membrane_id: int | None = None
+    cytosol_id: int | None = None
+    classes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One of the two tables.
+
+    Parameters
+    ----------
+    vesicles : Vesicles
+    unclear : bool array (N,)
+        Rows that count neither for nor against: drawn, but no spheres.
+    notes : tuple of str
+        What the user should look at.
+    """
+
+    vesicles: Vesicles
+    unclear: NDArray[Any]
+    notes: tuple[str, ...] = ()
+
+
+def source_of(text: str) -> Source:
+    """Understand ``FILE`` or ``FILE:PART``.
+
+    Raises
+    ------
+    BadInputError
+        There is no such file.
+    """
+    name, _, part = text.rpartition(":")
+    whole = Path(text).exists() or not name
+    path = Path(text) if whole else Path(name)
+    if not path.is_file():
+        raise BadInputError(
+            f"{path} does not exist" if not path.exists() else f"{path} is a folder",
+            expected="an IMOD model (.mod), a table of vesicles (.csv) or a label volume (.mrc)",
+        )
+    return Source(path, _kind(path), None if whole else part)
+
+
+def _kind(path: Path) -> str:
+    from imod_bridge.binary import is_ascii
+
+    with open(path, "rb") as file:
+        head = file.read(1024)
+    if path.suffix.lower() in (".mod", ".imod") or head.startswith(b"IMOD") or is_ascii(head):
+        return MODEL
+    return TABLE if path.suffix.lower() == ".csv" else LABELS
+
+
+def grid_of(sources: Sequence[Source], tomogram: Path | None, voxel_nm: float | None) -> Grid:
+    """The grid that all is compared on: of the tomogram, else of what knows the volume best.
+
+    Label volumes know it, models know its size and mostly the voxel size, tables the voxel size alone: then the shape
+    is that of one voxel (see `on_common_shape`).
+
+    Raises
+    ------
+    BadInputError, UsageError
+        A file that cannot be used, or no voxel size anywhere.
+    """
+    from deepvesicle.files.tomogram import read_header
+    from deepvesicle.grid import Grid
+
+    if tomogram is not None:
+        return read_header(tomogram).grid(voxel_nm)
+    for source in sources:
+        if source.kind == LABELS:
+            return read_header(source.path).grid(voxel_nm)
+    known = voxel_nm or _agreed_voxel_nm(sources)
+    shape = next((shape for shape in map(_shape_zyx, sources) if shape), _NO_SHAPE)
+    return Grid(shape, known)
+
+
+def _agreed_voxel_nm(sources: Sequence[Source]) -> float:
+    """The voxel size that tables and models tell, nm."""
+    told = {source.path: size for source in sources if (size := _voxel_nm(source))}
+    names = " and ".join(str(path) for path in told or (source.path for source in sources))
+    remedy = "Name the tomogram with --tomogram, or give the voxel size in nm with --voxel-size"
+    if not told:
+        raise UsageError(f"the voxel size of {names} is not known", remedy=remedy)
+    if max(told.values()) > (1 + _SAME_SIZE) * min(told.values()):
+        sizes = " and ".join(f"{size:.4g}" for size in told.values())
+        raise UsageError(f"{names} have different voxel sizes", got=f"{sizes} nm", remedy=remedy)
+    return next(iter(told.values()))
+
+
+def _voxel_nm(source: Source) -> float | None:
+    """The voxel size that a model or a table tells, nm."""
+    from deepvesicle.files.imod import read_model_of
+    from deepvesicle.files.tables import voxel_nm_of_csv
+    from deepvesicle.grid import VOXEL_NM_RANGE
+
+    size = voxel_nm_of_csv(source.path) if source.kind == TABLE else read_model_of(source.path).pixel_size_nm
+    low, high = VOXEL_NM_RANGE
+    return size if size is not None and low <= size <= high else None
+
+
+def _shape_zyx(source: Source) -> tuple[int, int, int] | None:
+    """The size of the image that a model was drawn on."""
+    from deepvesicle.files.imod import read_model_of
+    from imod_bridge.coordinates import image_shape_zyx
+
+    if source.kind != MODEL:
+        return None
+    shape = image_shape_zyx(read_model_of(source.path))
+    return shape if min(shape) > 0 else None
+
+
+def read_side(source: Source, grid: Grid, options: LabelOptions, outline: Source | None) -> Side:
+    """Read one of the two tables; rows that stand for no sphere, and rejected ones, are left out.
+
+    Raises
+    ------
+    BadInputError
+        The file cannot be used.
+    """
+    import numpy as np
+
+    from deepvesicle.annotations.annotation import joined
+    from deepvesicle.files.tables import read_vesicles_csv
+    from deepvesicle.marks import lacks_sphere
+    from deepvesicle.vesicles import Status
+
+    if source.kind == TABLE:
+        if source.part is not None:
+            raise UsageError(f"{source.path} is a table", expected="nothing after its name", got=f":{source.part}")
+        found = _no_annotation(read_vesicles_csv(source.path, grid))
+    elif source.kind == MODEL:
+        found = _read_model(source, grid, outline)
+    else:
+        found = _read_labels(source, grid, options)
+    table = joined([found.vesicles, found.unclear])
+    unclear = np.arange(len(table)) >= len(found.vesicles)
+    counts = ~(lacks_sphere(table.features, len(table)) | table.has_status(Status.REJECTED))
+    return Side(table.select(counts), unclear[counts], tuple(f"{source.path}: {note}" for note in found.notes))
+
+
+def _no_annotation(vesicles: Vesicles) -> Annotation:
+    """A table in which nothing is unclear."""
+    from deepvesicle.annotations import Annotation
+    from deepvesicle.vesicles import Vesicles
+
+    return Annotation(vesicles, Vesicles.empty(vesicles.grid))
+
+
+def _read_model(source: Source, grid: Grid, outline: Source | None) -> Annotation:
+    from deepvesicle.annotations import annotation_of_model
+    from deepvesicle.files.imod import OUR_OBJECTS, read_model_of, read_vesicles_model
+
+    model = read_model_of(source.path)
+    names = {item.name for item in model.objects}
+    if source.part is None and names & set(OUR_OBJECTS):
+        return _no_annotation(read_vesicles_model(source.path, grid))
+    chosen = () if source.part is None else (source.part,) if source.part in names else source.part.split(",")
+    same = outline is not None and outline.part is not None and outline.path.samefile(source.path)
+    left_out = (outline.part,) if same and outline is not None and outline.part is not None else ()
+    return annotation_of_model(source.path, model, grid, vesicles=chosen, outline=left_out)
+
+
+def _read_labels(source: Source, grid: Grid, options: LabelOptions) -> Annotation:
+    from deepvesicle.annotations import annotation_of_labels
+    from deepvesicle.files.tomogram import read_labels
+
+    return annotation_of_labels(
+        read_labels(source.path, grid),
+        grid,
+        vesicle_ids=None if source.part is None else numbers(source.part, f"{source.path}:{source.part}"),
+        membrane_id=options.membrane_id,
+        cytosol_id=options.cytosol_id,
+        classes=options.classes,
+    )
+
+
+def numbers(text: str, name: str) -> tuple[int, ...]:
+    """Labels with commas between them.
+
+    Raises
+    ------
+    UsageError
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UsageError(f"{name} names no labels", expected="numbers from 1, with commas between them")
+    return tuple(int(part) for part in parts)
+
+
+def on_common_shape(sides: Sequence[Side]) -> list[Side]:
+    """Where no file told the size of the volume, take one that holds all spheres."""
+    import numpy as np
+
+    grid = sides[0].vesicles.grid
+    if grid.shape_zyx != _NO_SHAPE:
+        return list(sides)
+    ends = [np.ceil(s.vesicles.centres_vox + s.vesicles.radii_vox[:, None]).astype(int) + 1 for s in sides]
+    z, y, x = np.maximum(np.concatenate([*ends, [[1, 1, 1]]]).max(axis=0), 1)
+    covering = replace(grid, shape_zyx=(int(z), int(y), int(x)))
+    return [replace(side, vesicles=side.vesicles.replace(grid=covering)) for side in sides]
+
+
+def has_volume(grid: Grid) -> bool:
+    """Whether the size of the volume is known."""
+    return grid.shape_zyx != _NO_SHAPE
