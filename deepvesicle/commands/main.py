@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from deepvesicle import __version__
-from deepvesicle.commands import check, demo, fix, phantom, segment, train
+from deepvesicle.commands import check, demo, evaluate, fix, info, models, phantom, segment, train
 from deepvesicle.errors import DeepVesicleError
 
 EXIT_INTERNAL, EXIT_USAGE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 3, 130
@@ -29,9 +29,12 @@ app = typer.Typer(
 app.command("segment")(segment.segment)
 app.command("fix")(fix.fix)
 app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.add_typer(models.app, name="models")
 app.command("demo")(demo.demo)
 app.command("phantom")(phantom.phantom)
 app.command("check")(check.check)
+app.command("info")(info.info)
 
 
 def _show_version(wanted: bool) -> None:

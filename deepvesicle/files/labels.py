@@ -56,7 +56,7 @@ def write_drawn_labels(path: PathLike, grid: Grid, draw: Draw, *, overwrite: boo
                 file.write(out[z, first:last].data.cast("B"))
         file.truncate(HEADER_BYTES + grid.voxel_count * dtype.itemsize)
         file.seek(0)
-        file.write(header_bytes(grid, dtype, _label_statistics(counts, grid.voxel_count)))
+        file.write(header_bytes(grid, dtype, label_statistics(counts, grid.voxel_count)))
 
 
 def _row_spans(boxes: Iterable[tuple[slice, slice, slice]]) -> Iterator[tuple[int, int, int]]:
@@ -74,7 +74,7 @@ def _row_spans(boxes: Iterable[tuple[slice, slice, slice]]) -> Iterator[tuple[in
         yield current
 
 
-def _label_statistics(counts: Mapping[int, int], voxel_count: int) -> tuple[float, float, float, float]:
+def label_statistics(counts: Mapping[int, int], voxel_count: int) -> tuple[float, float, float, float]:
     """As `statistics`, from the number of voxels of each label; the others are 0."""
     present = {label: count for label, count in counts.items() if count}
     rest = voxel_count - sum(present.values())

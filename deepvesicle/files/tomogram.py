@@ -58,7 +58,7 @@ def read_tomogram(
     """
     header = read_header(path)
     grid = header.grid(voxel_nm)
-    tomogram = Tomogram(_read_voxels(header), grid, path=header.path, invert=invert, notes=header.notes)
+    tomogram = Tomogram(read_voxels(header), grid, path=header.path, invert=invert, notes=header.notes)
     if check:
         check_grey(tomogram)
     return tomogram
@@ -203,7 +203,7 @@ def read_labels(path: PathLike, grid: Grid | None = None) -> Labels:
     """
     header = read_header(path)
     grid = _grid_of(header, grid)
-    data = _read_voxels(header)
+    data = read_voxels(header)
     for z, slab in slabs(data):
         bad = slab < 0
         if data.dtype.kind == "f":
@@ -234,7 +234,7 @@ def read_probability(path: PathLike, grid: Grid | None = None) -> Probability:
     """
     header = read_header(path)
     grid = _grid_of(header, grid)
-    data = _read_voxels(header)
+    data = read_voxels(header)
     low, high = _range(data)
     if not (low >= 0 and high <= 1):
         raise TomogramError(
@@ -275,7 +275,7 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], int, bool]]:
         raise TomogramError(f"{path} cannot be read", got=error.strerror or str(error)) from error
 
 
-def _read_voxels(header: Header) -> NDArray[Any]:
+def read_voxels(header: Header) -> NDArray[Any]:
     """The voxels of a checked file, read-only."""
     with _opened(header.path) as (stream, _, compressed):
         if not compressed:
