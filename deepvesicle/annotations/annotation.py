@@ -33,7 +33,7 @@ class Annotation:
     vesicles : Vesicles
         Spheres on the tomogram's grid, all `Status.MANUAL`. Features: ``points`` (drawn points, or voxels of a label),
         ``misfit_vox`` (root mean square distance of what was drawn from the sphere), ``axis_ratio`` (longest to
-        shortest axis), ``object`` and ``contour`` (of the first contour, both as 3dmod counts them from 1) or ``label``.
+        shortest axis), ``object`` and ``contour`` (of the first contour, as 3dmod counts them, from 1) or ``label``.
         NaN where there is none.
     unclear : Vesicles
         What was drawn but is no sphere, as spheres about it, with the reason; all `Status.DOUBTFUL`, so that
@@ -127,7 +127,7 @@ def without_duplicates(vesicles: Vesicles) -> tuple[Vesicles, tuple[str, ...]]:
     pairs = cKDTree(centres).query_pairs(2 * float(radii.max()), output_type="ndarray")
     apart = np.linalg.norm(centres[pairs[:, 0]] - centres[pairs[:, 1]], axis=1)
     smaller = radii[pairs].min(axis=1)
-    same = _common_volume(apart, radii[pairs[:, 0]], radii[pairs[:, 1]]) > _SAME_SHARE * 4 / 3 * np.pi * smaller**3
+    same = common_volume(apart, radii[pairs[:, 0]], radii[pairs[:, 1]]) > _SAME_SHARE * ball_volume(smaller)
     keep = np.ones(len(vesicles), dtype=bool)
     twice = []
     for first, second in sorted((min(pair), max(pair)) for pair in pairs[same].tolist()):
@@ -141,15 +141,20 @@ def without_duplicates(vesicles: Vesicles) -> tuple[Vesicles, tuple[str, ...]]:
     return vesicles.select(keep), (f"{len(twice)} {plural} marked twice, and counted once: {shown}",)
 
 
-def _common_volume(
+def common_volume(
     apart: NDArray[np.float64], first: NDArray[np.float64], second: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Volume that two balls share, for each pair (N,), from their distance and radii."""
     d = np.maximum(apart, 1e-9)
     total = first + second
     lens = np.pi * (total - d) ** 2 * (d**2 + 2 * d * total - 3 * (first - second) ** 2) / (12 * d)
-    inner = 4 / 3 * np.pi * np.minimum(first, second) ** 3
+    inner = ball_volume(np.minimum(first, second))
     return np.where(d >= total, 0.0, np.where(d <= np.abs(first - second), inner, lens))
+
+
+def ball_volume(radii: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Volumes of balls."""
+    return np.asarray(4 / 3 * np.pi * radii**3)
 
 
 def _place(vesicles: Vesicles, row: int) -> str:
