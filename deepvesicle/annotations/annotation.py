@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepvesicle.grid import Grid
+from deepvesicle.spheres import shared_volume
 from deepvesicle.vesicles import Vesicles
 
 #: Two spheres are the same vesicle, marked twice, if they share this part of the smaller one's volume.
@@ -127,7 +128,7 @@ def without_duplicates(vesicles: Vesicles) -> tuple[Vesicles, tuple[str, ...]]:
     pairs = cKDTree(centres).query_pairs(2 * float(radii.max()), output_type="ndarray")
     apart = np.linalg.norm(centres[pairs[:, 0]] - centres[pairs[:, 1]], axis=1)
     smaller = radii[pairs].min(axis=1)
-    same = common_volume(apart, radii[pairs[:, 0]], radii[pairs[:, 1]]) > _SAME_SHARE * ball_volume(smaller)
+    same = shared_volume(apart, radii[pairs[:, 0]], radii[pairs[:, 1]]) > _SAME_SHARE * 4 / 3 * np.pi * smaller**3
     keep = np.ones(len(vesicles), dtype=bool)
     twice = []
     for first, second in sorted((min(pair), max(pair)) for pair in pairs[same].tolist()):
@@ -139,22 +140,6 @@ def without_duplicates(vesicles: Vesicles) -> tuple[Vesicles, tuple[str, ...]]:
     shown = "; ".join(twice[:5]) + (f"; and {len(twice) - 5} more" if len(twice) > 5 else "")
     plural = "vesicles are" if len(twice) > 1 else "vesicle is"
     return vesicles.select(keep), (f"{len(twice)} {plural} marked twice, and counted once: {shown}",)
-
-
-def common_volume(
-    apart: NDArray[np.float64], first: NDArray[np.float64], second: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Volume that two balls share, for each pair (N,), from their distance and radii."""
-    d = np.maximum(apart, 1e-9)
-    total = first + second
-    lens = np.pi * (total - d) ** 2 * (d**2 + 2 * d * total - 3 * (first - second) ** 2) / (12 * d)
-    inner = ball_volume(np.minimum(first, second))
-    return np.where(d >= total, 0.0, np.where(d <= np.abs(first - second), inner, lens))
-
-
-def ball_volume(radii: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Volumes of balls."""
-    return np.asarray(4 / 3 * np.pi * radii**3)
 
 
 def _place(vesicles: Vesicles, row: int) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from deepvesicle.annotations.annotation import ball_volume, common_volume
+from deepvesicle.spheres import shared_volume
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -306,9 +306,8 @@ def _without_overlaps(circles: Circles, groups: list[tuple[_Spheroid, Ints]]) ->
         centres = np.array([other.centre for other, _ in kept]).reshape(-1, 3)
         radii = np.array([other.radius for other, _ in kept])
         apart = np.linalg.norm(centres - shape.centre, axis=1)
-        shares = common_volume(apart, radii, np.full(len(radii), shape.radius)) / ball_volume(
-            np.minimum(radii, shape.radius)
-        )
+        smaller = 4 / 3 * np.pi * np.minimum(radii, shape.radius) ** 3
+        shares = shared_volume(apart, radii, np.full(len(radii), shape.radius)) / smaller
         best = int(np.argmax(shares)) if len(shares) else -1
         if best < 0 or shares[best] < _INSIDE:
             kept.append((shape, rows))
