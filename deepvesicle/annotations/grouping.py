@@ -117,28 +117,28 @@ class _Search:
 
     def groups(self) -> list[tuple[_Spheroid, Ints]]:
         """Spheroids with their circles; what no sphere explains comes last, circle by circle."""
-        guesses = [(score, row, sphere) for row in range(len(self.circles)) for score, sphere in self._hypotheses(row)]
-        heap = [(-score, order, row, sphere) for order, (score, row, sphere) in enumerate(guesses)]
+        guesses = [
+            (score, seed, sphere) for seed in range(len(self.circles)) for score, sphere in self._hypotheses(seed)
+        ]
+        heap = [(-score, order, seed, sphere) for order, (score, seed, sphere) in enumerate(guesses)]
         heapq.heapify(heap)
         order = len(heap)
         while heap:
-            score, _, row, sphere = heapq.heappop(heap)
-            if not self.free[row]:
-                continue
-            members = self._members(sphere, row)
+            score, _, seed, sphere = heapq.heappop(heap)
+            members = self._members(sphere, seed)
             if len(members) < 2:
                 continue
+            # Others may have taken circles since: a sphere with fewer of them waits for its turn.
             now = -self._score(sphere, members)
             if now > score + 1e-9 and heap and now > heap[0][0]:
                 order += 1
-                heapq.heappush(heap, (now, order, row, sphere))
+                heapq.heappush(heap, (now, order, seed, sphere))
                 continue
-            self._accept(sphere, members, row)
-        for row in np.flatnonzero(self.free):
-            if not self._attach(int(row)):
-                self.found.append(
-                    (_Spheroid(self.circles.centres[row], float(self.circles.radii[row])), np.array([row]))
-                )
+            self._accept(sphere, members, seed)
+        for row in np.flatnonzero(self.free).tolist():
+            if not self._attach(row):
+                disc = _Spheroid(self.circles.centres[row], float(self.circles.radii[row]))
+                self.found.append((disc, np.array([row])))
         return self.found
 
     def _hypotheses(self, row: int) -> list[tuple[float, _Spheroid]]:
