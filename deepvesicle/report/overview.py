@@ -69,23 +69,23 @@ def write_overview(
     figure = Figure(figsize=(WIDTH_PX / DPI, height_px / DPI), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(ROWS, COLUMNS).ravel()
-    images = [_thin_slab(tomogram, 0, z) for z in planes]
+    images = [thin_slab(tomogram, 0, z) for z in planes]
     low, high = np.percentile(np.concatenate([i[::4, ::4].ravel() for i in images]), [0.5, 99.5])
     grey: dict[str, Any] = {"cmap": "gray", "vmin": low, "vmax": max(high, low + 1e-6), "origin": "lower"}
     for axis in axes:
         axis.set_axis_off()
     for axis, z, image in zip(axes, planes, images, strict=False):
-        axis.imshow(_thinned(image), extent=(-0.5, nx - 0.5, -0.5, ny - 0.5), interpolation="antialiased", **grey)
+        axis.imshow(thinned(image), extent=(-0.5, nx - 0.5, -0.5, ny - 0.5), interpolation="antialiased", **grey)
         count = _circles(axis, centres, radii, vesicles.status, axis_normal=0, plane=z)
         axis.set_title(f"xy, z = {z + 1}: {count}", fontsize=8)
-        _scale_bar(axis, grid, nx)
+        scale_bar(axis, grid, nx)
     axis = axes[len(planes)]
     axis.set_anchor("N")
-    image = _thin_slab(tomogram, 1, row)
-    axis.imshow(_thinned(image), extent=(-0.5, nx - 0.5, -0.5, nz - 0.5), interpolation="antialiased", **grey)
+    image = thin_slab(tomogram, 1, row)
+    axis.imshow(thinned(image), extent=(-0.5, nx - 0.5, -0.5, nz - 0.5), interpolation="antialiased", **grey)
     count = _circles(axis, centres, radii, vesicles.status, axis_normal=1, plane=row)
     axis.set_title(f"xz, y = {row + 1}: {count}", fontsize=8)
-    _scale_bar(axis, grid, nx)
+    scale_bar(axis, grid, nx)
     figure.suptitle(_title(vesicles), fontsize=10)
     _legend(figure, vesicles)
     with new_file(path, overwrite=overwrite) as temporary:
@@ -130,14 +130,14 @@ def chosen_planes(
     return planes.tolist(), int(best[np.argmin(np.abs(best - (ny - 1) / 2))])
 
 
-def _thin_slab(tomogram: Tomogram, axis: int, index: int) -> NDArray[np.float32]:
+def thin_slab(tomogram: Tomogram, axis: int, index: int) -> NDArray[np.float32]:
     """Average of three neighbouring planes."""
     region = [slice(None)] * 3
     region[axis] = slice(max(0, index - 1), index + 2)
     return np.asarray(tomogram.grey((region[0], region[1], region[2])).mean(axis=axis))
 
 
-def _thinned(image: NDArray[np.float32]) -> NDArray[np.float32]:
+def thinned(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """Mean of blocks, so that a large plane takes about `PANEL_PX` pixels; no smaller than half of that."""
     by = max(1, max(image.shape) // PANEL_PX)
     if by == 1 or min(image.shape) < by:
@@ -173,7 +173,7 @@ def _circles(
     return f"{counts[False]} vesicle{'' if counts[False] == 1 else 's'}{rejected}"
 
 
-def _scale_bar(axis: Axes, grid: Grid, nx: int) -> None:
+def scale_bar(axis: Axes, grid: Grid, nx: int) -> None:
     """A bar of a round length in nm, about a fifth of the plane wide, with its length."""
     left, right = axis.get_xlim()
     wanted = 0.22 * nx * grid.voxel_nm
