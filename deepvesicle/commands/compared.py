@@ -194,13 +194,14 @@ def _no_annotation(vesicles: Vesicles) -> Annotation:
 
 
 def _read_model(source: Source, grid: Grid, outline: Source | None) -> Annotation:
-    from deepvesicle.annotations import annotation_of_model
     from deepvesicle.files.imod import OUR_OBJECTS, read_model_of, read_vesicles_model
 
     model = read_model_of(source.path)
     names = {item.name for item in model.objects}
     if source.part is None and names & set(OUR_OBJECTS):
         return _no_annotation(read_vesicles_model(source.path, grid))
+    from deepvesicle.annotations import annotation_of_model
+
     chosen = () if source.part is None else (source.part,) if source.part in names else source.part.split(",")
     same = outline is not None and outline.part is not None and outline.path.samefile(source.path)
     left_out = (outline.part,) if same and outline is not None and outline.part is not None else ()
@@ -208,13 +209,16 @@ def _read_model(source: Source, grid: Grid, outline: Source | None) -> Annotatio
 
 
 def _read_labels(source: Source, grid: Grid, options: LabelOptions) -> Annotation:
-    from deepvesicle.annotations import annotation_of_labels
     from deepvesicle.files.tomogram import read_labels
 
+    wanted = None if source.part is None else numbers(source.part, f"{source.path}:{source.part}")
+    labels = read_labels(source.path, grid)
+    from deepvesicle.annotations import annotation_of_labels
+
     return annotation_of_labels(
-        read_labels(source.path, grid),
+        labels,
         grid,
-        vesicle_ids=None if source.part is None else numbers(source.part, f"{source.path}:{source.part}"),
+        vesicle_ids=wanted,
         membrane_id=options.membrane_id,
         cytosol_id=options.cytosol_id,
         classes=options.classes,

@@ -20,41 +20,19 @@ from deepvesicle.network.published import import_published, read_published
 from deepvesicle.network.unet import UNetShape, build_unet
 from deepvesicle.network.zoo import Network, load_network
 from deepvesicle.settings import PredictionSettings
-
-
-def _write_keras2(path: Path, model: Any, group: str = "model_weights", first_number: int = 60) -> None:
-    """A model as Keras 2 writes it: layers without weights too, numbers that count a whole session."""
-    with h5py.File(path, "w") as file:
-        parent = file.require_group(group)
-        names, counts = [], {"batch_normalization": first_number, "conv3d": 6}
-        for layer in model.layers:
-            kind = next((kind for kind in counts if layer.name.startswith(kind)), None)
-            name = layer.name if kind is None else f"{kind}_{counts[kind]}"
-            if kind:
-                counts[kind] += 1
-            names.append(name)
-            weights = parent.create_group(name)
-            entries = []
-            for variable, values in zip(layer.weights, layer.get_weights(), strict=True):
-                entries.append(f"{name}_6/{variable.name}:0")
-                weights[entries[-1]] = values
-            weights.attrs["weight_names"] = np.array(entries, dtype="S64")
-        parent.attrs["layer_names"] = np.array(names, dtype="S64")
+from tests.network.keras2 import random_published, write_keras2
 
 
 @pytest.fixture(scope="module")
 def random_model() -> Any:
     """The published network's shape with weights that all differ."""
-    model = build_unet(UNetShape(2, 16))
-    rng = np.random.default_rng(2)
-    model.set_weights([rng.uniform(0.1, 1, w.shape) for w in model.get_weights()])
-    return model
+    return random_published(2)
 
 
 @pytest.fixture
 def weights_file(random_model: Any, tmp_path: Path) -> Path:
     """A right file."""
-    _write_keras2(tmp_path / "weights.h5", random_model)
+    write_keras2(tmp_path / "weights.h5", random_model)
     return tmp_path / "weights.h5"
 
 
@@ -63,7 +41,7 @@ def test_every_array_finds_its_place(random_model: Any, weights_file: Path, tmp_
     assert shape == UNetShape(levels=2, filters=16)
     for found, wanted in zip(model.get_weights(), random_model.get_weights(), strict=True):
         np.testing.assert_array_equal(found, wanted.astype(np.float32))
-    _write_keras2(tmp_path / "bare.h5", random_model, group="/", first_number=0)  # `save_weights` has no group
+    write_keras2(tmp_path / "bare.h5", random_model, group="/", first_number=0)  # `save_weights` has no group
     np.testing.assert_array_equal(read_published(tmp_path / "bare.h5")[1].get_weights()[5], model.get_weights()[5])
 
 
@@ -157,7 +135,7 @@ def test_wrong_files_are_named_and_nothing_is_written(
     ("shape", "word"), [(UNetShape(2, 8), r"\(3, 3, 3, 1, 8\)"), (UNetShape(3, 16), "down_level_2_no_0")]
 )
 def test_other_networks_are_refused(tmp_path: Path, shape: UNetShape, word: str) -> None:
-    _write_keras2(tmp_path / "other.h5", build_unet(shape))
+    write_keras2(tmp_path / "other.h5", build_unet(shape))
     with pytest.raises(NetworkError, match=word):
         read_published(tmp_path / "other.h5")
 
