@@ -226,6 +226,11 @@ def read_outline(path: str | os.PathLike[str], grid: Grid, *, object_name: str |
     if not objects and object_name is not None:
         names = ", ".join(repr(item.name) for item in model.objects) or "no objects"
         raise ModelFileError(f"{path} has no object named {object_name!r}", expected="one of its objects", got=names)
+    return outline_of(path, model, objects, grid)
+
+
+def outline_of(path: str | os.PathLike[str], model: Model, objects: Sequence[Object], grid: Grid) -> Outline:
+    """The closed contours of some objects of a model as a region; raises as `read_outline`."""
     closed = [
         contour.points
         for item in objects
