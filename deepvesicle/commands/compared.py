@@ -167,14 +167,14 @@ def read_side(source: Source, grid: Grid, options: LabelOptions, outline: Source
     import numpy as np
 
     from deepvesicle.annotations.annotation import joined
-    from deepvesicle.files.tables import read_vesicles_csv
+    from deepvesicle.files.tables import read_spheres_csv
     from deepvesicle.marks import lacks_sphere
     from deepvesicle.vesicles import Status
 
     if source.kind == TABLE:
         if source.part is not None:
             raise UsageError(f"{source.path} is a table", expected="nothing after its name", got=f":{source.part}")
-        found = _no_annotation(read_vesicles_csv(source.path, grid))
+        found = _no_annotation(read_spheres_csv(source.path, grid))
     elif source.kind == MODEL:
         found = _read_model(source, grid, outline)
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Union
 
@@ -39,6 +39,8 @@ COLUMNS = (
     "status",
     "reason",
 )
+#: Where tables from elsewhere have the outer radius.
+_RADIUS_COLUMNS = ("radius_vox", "radius_outer_vox")
 _MUST_BE_FINITE = COLUMNS[1:9]
 _MAY_BE_EMPTY = COLUMNS[9:14]
 #: A table whose nm and voxel columns differ by more than this from the tomogram's voxel size is of another one.
@@ -114,11 +116,7 @@ def read_vesicles_csv(path: PathLike, grid: Grid) -> Vesicles:
     required = {name: column(name, _finite) for name in _MUST_BE_FINITE}
     optional = {name: column(name, _finite_or_empty) for name in _MAY_BE_EMPTY}
     features = {name: column(name, _any_number) for name in header if name not in COLUMNS}
-    for (line, _), radius in zip(rows, required["radius_vox"], strict=True):
-        if radius <= 0:
-            raise TableError(
-                f"{path}, line {line}: radius_vox is not a radius", expected="a positive number", got=f"{radius:g}"
-            )
+    _check_radii(path, rows, required["radius_vox"])
     _check_voxel_size(path, required, grid)
     to_vox = grid.length_to_vox
     return Vesicles(
@@ -146,21 +144,60 @@ def voxel_nm_of_csv(path: PathLike) -> float | None:
         Not such a table.
     """
     path = Path(path)
-    _, rows = _read_rows(path)
+    header, rows = _read_rows(path, whole=False)
+    radius = _radius_column(path, header)
+    if radius.replace("_vox", "_nm") not in header:
+        return None
     nm, vox = (
         np.array([_finite(path, line, name, cells[name]) for line, cells in rows])
-        for name in ("radius_nm", "radius_vox")
+        for name in (radius.replace("_vox", "_nm"), radius)
     )
     return float(np.median(nm / vox)) if len(rows) and (vox > 0).all() else None
 
 
-def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Names of the columns; number and cells of each line below them."""
+def read_spheres_csv(path: PathLike, grid: Grid) -> Vesicles:
+    """Read a table of this program, or one from elsewhere that has centres and radii.
+
+    Of the latter ``z_vox``, ``y_vox``, ``x_vox``, ``radius_vox`` (or ``radius_outer_vox``) and, where it is there,
+    ``id`` are used; all rows count, as `Status.MANUAL`.
+
+    Raises
+    ------
+    TableError
+        As `read_vesicles_csv`.
+    """
+    path = Path(path)
+    header, rows = _read_rows(path, whole=False)
+    if all(name in header for name in COLUMNS):
+        return read_vesicles_csv(path, grid)
+    names = ("z_vox", "y_vox", "x_vox", _radius_column(path, header))
+    table = np.array([[_finite(path, line, name, cells[name]) for name in names] for line, cells in rows])
+    table = table.reshape(-1, 4)
+    _check_radii(path, rows, table[:, 3])
+    ids = _ids(path, rows) if "id" in header else np.arange(1, len(rows) + 1)
+    return Vesicles(grid, ids, table[:, :3], table[:, 3], status=(Status.MANUAL,) * len(rows))
+
+
+def _radius_column(path: Path, header: list[str]) -> str:
+    """The column with the outer radii in voxels, of a table that has centres."""
+    radius = next((name for name in _RADIUS_COLUMNS if name in header), None)
+    missing = [name for name in ("z_vox", "y_vox", "x_vox") if name not in header]
+    if radius is None or missing:
+        raise TableError(
+            f"{path} is not a table of vesicles: columns are missing",
+            expected=", ".join([*missing, *([] if radius else [_RADIUS_COLUMNS[0]])]),
+            got=", ".join(header)[:120],
+        )
+    return radius
+
+
+def _read_rows(path: Path, *, whole: bool = True) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Names of the columns, `COLUMNS` all among them if `whole`; number and cells of each line below them."""
     header: list[str] = []
     rows: list[tuple[int, dict[str, str]]] = []
     for line, cells in _lines(path):
         if not header:
-            header = _checked_header(path, cells)
+            header = _checked_header(path, cells, COLUMNS if whole else ())
             continue
         if len(cells) != len(header):
             raise TableError(f"{path}, line {line}", expected=f"{len(header)} values", got=f"{len(cells)}")
@@ -188,9 +225,9 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise TableError(f"{path} is not a table", expected="a CSV file in UTF-8", got=str(error)) from error
 
 
-def _checked_header(path: Path, cells: list[str]) -> list[str]:
+def _checked_header(path: Path, cells: list[str], wanted: Sequence[str]) -> list[str]:
     header = [cell.strip() for cell in cells]
-    missing = [name for name in COLUMNS if name not in header]
+    missing = [name for name in wanted if name not in header]
     if missing:
         raise TableError(
             f"{path} is not a table of vesicles: columns are missing",
@@ -226,6 +263,14 @@ def _finite(path: Path, line: int, name: str, text: str) -> float:
     if math.isnan(value):
         raise TableError(f"{path}, line {line}: {name} is empty", expected="a number")
     return value
+
+
+def _check_radii(path: Path, rows: list[tuple[int, dict[str, str]]], radii: Floats) -> None:
+    for (line, _), radius in zip(rows, radii, strict=True):
+        if radius <= 0:
+            raise TableError(
+                f"{path}, line {line}: radius_vox is not a radius", expected="a positive number", got=f"{radius:g}"
+            )
 
 
 def _ids(path: Path, rows: list[tuple[int, dict[str, str]]]) -> NDArray[np.int64]:

@@ -11,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepvesicle.errors import OutputExistsError, TableError
-from deepvesicle.files.tables import COLUMNS, read_vesicles_csv, write_vesicles_csv
+from deepvesicle.files.tables import (
+    COLUMNS,
+    read_spheres_csv,
+    read_vesicles_csv,
+    voxel_nm_of_csv,
+    write_vesicles_csv,
+)
 from deepvesicle.grid import Grid
 from deepvesicle.vesicles import Status, Vesicles
 
@@ -199,3 +205,30 @@ def test_table_of_another_voxel_size(tmp_path: Path, rng: np.random.Generator) -
     write_vesicles_csv(tmp_path / "v.csv", example(rng))
     with pytest.raises(TableError, match="another tomogram; expected a voxel size of 2.2 nm; got .* 1.684 nm"):
         read_vesicles_csv(tmp_path / "v.csv", Grid((60, 155, 140), 2.2))
+
+
+def test_tables_from_elsewhere_have_centres_and_radii(tmp_path: Path) -> None:
+    path = tmp_path / "truth.csv"
+    path.write_text("id,kind,x_vox,y_vox,z_vox,radius_outer_vox,radius_outer_nm\n7,SV,3.5,2,1,4,8\n9,DCV,6,5,4,5,10\n")
+    found = read_spheres_csv(path, GRID)
+    assert found.ids.tolist() == [7, 9] and found.accepted.all()
+    assert found.centres_vox.tolist() == [[1, 2, 3.5], [4, 5, 6]] and found.radii_vox.tolist() == [4, 5]
+    assert voxel_nm_of_csv(path) == pytest.approx(2.0)
+    path.write_text("z_vox,y_vox,x_vox,radius_vox\n1,2,3,4\n")
+    assert read_spheres_csv(path, GRID).ids.tolist() == [1] and voxel_nm_of_csv(path) is None
+    for text, words in (
+        ("z_vox,y_vox,x_vox\n1,2,3\n", "radius_vox"),
+        ("id,x,y,z,radius_vox\n1,2,3,4,5\n", "z_vox, y_vox, x_vox"),
+        ("z_vox,y_vox,x_vox,radius_vox\n1,2,3,-4\n", "line 2: radius_vox is not a radius"),
+        ("z_vox,y_vox,x_vox,radius_vox\n1,2,,4\n", "line 2: x_vox is empty"),
+    ):
+        path.write_text(text)
+        with pytest.raises(TableError, match=words):
+            read_spheres_csv(path, GRID)
+
+
+def test_any_table_reads_as_itself(tmp_path: Path) -> None:
+    table = Vesicles.from_spheres(GRID, [[1, 2, 3], [4, 5, 6]], [4, 5], status=(Status.REFINED, Status.REJECTED))
+    write_vesicles_csv(tmp_path / "t.csv", table)
+    assert read_spheres_csv(tmp_path / "t.csv", GRID).status == table.status
+    assert voxel_nm_of_csv(tmp_path / "t.csv") == pytest.approx(GRID.voxel_nm)
