@@ -246,7 +246,7 @@ def _write_arrays(
             mask = occupancy(vesicles, slab)
             known = np.ones(slab.shape_zyx, dtype=bool) if region is None else region.to_mask(slab)
             if unclear is not None and len(unclear):
-                known &= (occupancy(unclear, slab) == 0) | (mask > 0)
+                known = known & ((occupancy(unclear, slab) == 0) | (mask > 0))
             arrays["grey"][start:stop] = np.clip(grey, -_LIMIT_SD, _LIMIT_SD).astype(np.float16)
             arrays["mask"][start:stop] = mask
             arrays["annotated"][start:stop] = known
