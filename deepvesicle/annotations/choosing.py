@@ -97,15 +97,15 @@ def read_annotations(paths: Sequence[Path], grid: Grid, choice: Choice) -> Annot
     models = {path: read_model_of(path) for path in paths if holds_model(path)}
     volumes = [path for path in paths if path not in models]
     _check_choice(choice, list(models), volumes)
-    label = next((int(text) for text in choice.outline if text.isdecimal()), None) if volumes else None
-    outline = _owners(models, choice.outline if label is None else [t for t in choice.outline if not t.isdecimal()])
+    labels = [int(text) for text in choice.outline if text.isdecimal()] if volumes else []
+    outline = _owners(models, [text for text in choice.outline if not (volumes and text.isdecimal())])
     vesicles = _owners(models, choice.vesicles)
     parts = []
     for path in paths:
         if path in models:
             parts.append(_of_model(path, models[path], grid, choice, vesicles[path], outline[path]))
         else:
-            parts.append(_of_labels(path, grid, choice, label))
+            parts.append(_of_labels(path, grid, choice, labels))
     masks = [
         Annotation(Vesicles.empty(grid), Vesicles.empty(grid), read_region(path, grid, part))
         for path, part in choice.masks
@@ -188,14 +188,15 @@ def _of_model(
     )
 
 
-def _of_labels(path: Path, grid: Grid, choice: Choice, region_label: int | None) -> Annotation:
+def _of_labels(path: Path, grid: Grid, choice: Choice, outline_ids: Sequence[int]) -> Annotation:
     return annotation_of_labels(
         read_labels(path, grid),
         grid,
         vesicle_ids=choice.vesicle_ids or None,
         membrane_id=choice.membrane_id,
-        cytosol_id=region_label if choice.cytosol_id is None else choice.cytosol_id,
+        cytosol_id=choice.cytosol_id,
         classes=choice.classes,
+        outline_ids=outline_ids,
         discs=choice.discs,
         pyto_rounding=choice.pyto_rounding,
     )

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from deepvesicle import __version__
-from deepvesicle.commands import check, demo, evaluate, fix, info, models, phantom, segment, train
+from deepvesicle.commands import check, demo, evaluate, fix, info, models, phantom, prepare, segment, train
 from deepvesicle.errors import DeepVesicleError
 
 EXIT_INTERNAL, EXIT_USAGE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 3, 130
@@ -28,6 +28,7 @@ app = typer.Typer(
 # One line a command, in the order of the help. Command modules import nothing heavy at their top.
 app.command("segment")(segment.segment)
 app.command("fix")(fix.fix)
+app.command("prepare")(prepare.prepare)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(models.app, name="models")

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from deepvesicle.commands.console import progress
 
 #: What the stages of `deepvesicle.pipeline` are called for the user.
-_NAMES = {"network": "network", "fit": "fitting spheres", "ellipsoids": "fitting ellipsoids"}
+_NAMES = {"network": "network", "fit": "fitting spheres", "store": "storing", "ellipsoids": "fitting ellipsoids"}
 
 
 @contextmanager

@@ -22,8 +22,8 @@ from deepvesicle.vesicles import Vesicles
 Floats = NDArray[np.float64]
 
 AXES = "zyx"
-#: Spheres looked at, at most, and directions of each. Membranes that face the beam are not resolved: directions are left
-#: out whose share along it is larger.
+#: Spheres looked at, at most, and directions of each. Membranes that face the beam are not resolved: directions with a
+#: larger share along it are left out.
 _MAX_SPHERES, _DIRECTIONS, _MAX_Z = 64, 96, 0.6
 #: The membrane against what is this far from its middle on both sides, nm.
 _ASIDE_NM = 6.0
@@ -55,12 +55,16 @@ class Placement:
         Grey beside the membrane less grey in it, in SDs of a voxel, mean over the spheres; NaN where there are too few.
     significance : float
         In standard deviations of the same at wrong places.
+    radius_nm : float
+        By how much the outer edges of the membranes lie outside the spheres, all of them together; 0 where that is
+        little. Negative where they lie within.
     warning : str
-        What the user should look at; empty where the spheres lie well, or nothing can be told.
+        What the user should look at; empty where the spheres lie about right, or nothing can be told.
     """
 
     contrast: float
     significance: float
+    radius_nm: float = 0.0
     warning: str = ""
 
 
@@ -101,7 +105,7 @@ def check_placement(tomogram: Tomogram, vesicles: Vesicles) -> Placement:
         warning = f"the spheres fit the membranes far better {look.described(name, change)}: check the model"
     elif significance < _SEEN and len(vesicles) >= _FOR_ABSENCE:
         warning = "no dark membranes are seen where the spheres are: check model and tomogram in 3dmod"
-    return Placement(here, significance, warning)
+    return Placement(here, significance, warning=warning)
 
 
 class _Look:

@@ -145,10 +145,7 @@ def add_volume(
     OutputExistsError
         There is such a tomogram already.
     """
-    if not _NAME.fullmatch(name):
-        raise DatasetError(
-            f"{name!r} cannot name a tomogram of a dataset", expected="letters, digits, dots, hyphens and underscores"
-        )
+    check_name(name)
     entries = _entries(folder, voxel_nm)
     if name in entries and not overwrite:
         raise OutputExistsError(
@@ -172,6 +169,14 @@ def add_volume(
     }
     _write_manifest(folder, voxel_nm, entries)
     return TrainingVolume(name, path, target, mapped, entries[name])
+
+
+def check_name(name: str) -> None:
+    """Refuse, with a DatasetError, what cannot name a tomogram of a dataset."""
+    if not _NAME.fullmatch(name):
+        raise DatasetError(
+            f"{name!r} cannot name a tomogram of a dataset", expected="letters, digits, dots, hyphens and underscores"
+        )
 
 
 def read_dataset(folder: Path, *, verify: bool = True) -> Dataset:
