@@ -18,7 +18,7 @@ _CONVERGED_VOX = 1e-7
 #: voxels.
 _HUBER_SIGMAS, _HAND_VOX = 1.5, 0.1
 #: Directions with less weight than this are filled up with "round", share of that of all points.
-_RIDGE = 0.02
+_RIDGE = 0.004
 #: Axes beyond this many radii are not told apart.
 _LONGEST_AXIS = 10.0
 

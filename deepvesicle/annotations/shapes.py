@@ -85,17 +85,17 @@ def fault_of(shape: Shape, grid: Grid, limits: Limits) -> str:
     """Why a shape is no vesicle, in the user's words; empty if it is one."""
     if shape.reason:
         return shape.reason
-    radius_nm = float(grid.length_to_nm(shape.radius_vox))
-    if not limits.min_radius_nm <= radius_nm <= limits.max_radius_nm:
-        side = "under" if radius_nm < limits.min_radius_nm else "over"
-        limit = limits.min_radius_nm if side == "under" else limits.max_radius_nm
-        return f"its radius of {radius_nm:.3g} nm is {side} {limit:g} nm"
     if shape.axis_ratio > limits.max_axis_ratio:
         return f"elongated: its longest axis is {shape.axis_ratio:.1f} times its shortest"
     if shape.misfit_vox > limits.max_misfit * shape.radius_vox:
         misfit_nm = float(grid.length_to_nm(shape.misfit_vox))
         share = shape.misfit_vox / shape.radius_vox
         return f"not round: what was drawn lies {misfit_nm:.2g} nm ({share:.0%} of its radius) from a sphere"
+    radius_nm = float(grid.length_to_nm(shape.radius_vox))
+    if not limits.min_radius_nm <= radius_nm <= limits.max_radius_nm:
+        side = "under" if radius_nm < limits.min_radius_nm else "over"
+        limit = limits.min_radius_nm if side == "under" else limits.max_radius_nm
+        return f"its radius of {radius_nm:.3g} nm is {side} {limit:g} nm"
     return ""
 
 

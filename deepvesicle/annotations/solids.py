@@ -159,8 +159,8 @@ def _surface(mask: Mask, rivals: Mask, faces: Faces, axes: tuple[int, ...] = (0,
 def _moment_ratio(inside: Floats) -> float:
     """Longest over shortest axis of the ellipsoid (or ellipse) with the second moments of voxels (N, D)."""
     spread = np.cov(inside, rowvar=False) if len(inside) > 1 else np.eye(inside.shape[1])
-    variances = np.linalg.eigvalsh(spread + np.eye(inside.shape[1]) / 12)  # each voxel has an extent of its own
-    return float(np.sqrt(variances.max() / variances.min()))
+    variances = np.linalg.eigvalsh(spread)
+    return float(np.sqrt(variances.max() / max(variances.min(), 1 / 12)))  # that of one voxel
 
 
 def _cover(inside: Floats, origin: Floats) -> tuple[Floats, Floats] | None:
@@ -170,7 +170,8 @@ def _cover(inside: Floats, origin: Floats) -> tuple[Floats, Floats] | None:
     if 4 / 3 * np.pi * reach**3 <= _HOLLOW * len(inside):
         return None
     edge = max(8.0, (3 * len(inside) / (4 * np.pi)) ** (1 / 3))
-    block = np.floor((inside - inside.min(axis=0)) / edge).astype(np.int64)
+    extent = np.ptp(inside, axis=0) + 1
+    block = np.floor((inside - inside.min(axis=0)) / extent * np.maximum(1, np.rint(extent / edge))).astype(np.int64)
     parts, member = np.unique(block, axis=0, return_inverse=True)
     centres, radii = np.empty((len(parts), 3)), np.empty(len(parts))
     for number in range(len(parts)):
