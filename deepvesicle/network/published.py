@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ PUBLISHED_THRESHOLD = 0.5
 
 _EXPECTED = "the HDF5 weights of deep-prepyto or CryoVesNet: a csbdeep U-Net of 2 levels and 16 filters with batch norm"
 #: Layers that Keras names by itself, with a number that counts all those of a session.
+_NOT_CALIBRATED = """
+The scores are not calibrated: a sphere's score is the mean probability inside it, and more false vesicles are left.
+"""
 _NUMBERED = re.compile(r"(batch_normalization|conv3d)(_\d+)?")
 
 _CARD = """# Model card
@@ -42,8 +46,9 @@ the CryoVesNet publication, 2024), not by deepvesicle.
 
 - voxel size {voxel_nm:g} nm; dense = dark
 - grey values: Gaussian blur of SD 1 voxel, then the mean and SD of the whole volume (z-score), no value cut off
-- threshold {threshold:g}: not calibrated; the scores are not calibrated either
-
+- threshold {threshold:g}: where a voxel is as likely inside as not; what is fainter is looked for as well, where the
+  scores are calibrated to tell what it is
+{calibration}
 ## Licence
 
 The weights are under the GPL-3.0, as the program they come from. They do not come with deepvesicle, whose licence does
@@ -80,7 +85,13 @@ def read_published(path: str | os.PathLike[str]) -> tuple[UNetShape, Any]:
     return PUBLISHED_SHAPE, model
 
 
-def import_published(path: str | os.PathLike[str], folder: Path) -> Network:
+def import_published(
+    path: str | os.PathLike[str],
+    folder: Path,
+    *,
+    extra: Mapping[str, Any] | None = None,
+    calibration: str = _NOT_CALIBRATED,
+) -> Network:
     """Write the published weights as a model folder that `load_network` reads.
 
     Parameters
@@ -89,6 +100,10 @@ def import_published(path: str | os.PathLike[str], folder: Path) -> Network:
         See `read_published`.
     folder : Path
         Made if need be; a model in it is replaced.
+    extra : mapping, optional
+        More entries for its config, such as ``evidence``.
+    calibration : str
+        What its card says of the scores.
 
     Raises
     ------
@@ -105,6 +120,7 @@ def import_published(path: str | os.PathLike[str], folder: Path) -> Network:
         filters=shape.filters,
         voxel_nm=PUBLISHED_VOXEL_NM,
         threshold=PUBLISHED_THRESHOLD,
+        calibration=calibration,
     )
     return save_network(
         folder,
@@ -114,7 +130,7 @@ def import_published(path: str | os.PathLike[str], folder: Path) -> Network:
         threshold=PUBLISHED_THRESHOLD,
         card=card,
         normalisation=PUBLISHED_NORMALISATION,
-        extra={"source": {"file": source.name, "sha256": digest, "licence": "GPL-3.0"}},
+        extra={"source": {"file": source.name, "sha256": digest, "licence": "GPL-3.0"}, **(extra or {})},
     )
 
 

@@ -13,7 +13,14 @@ from deepvesicle.errors import NetworkError
 from deepvesicle.grid import Grid, Tomogram
 from deepvesicle.network.inference import _padded_region, measure_normalisation, plan_tiles, predict
 from deepvesicle.network.resample import sample_all
-from deepvesicle.network.unet import UNetShape, build_tile_network, build_unet, folded_convolutions, plan_ranges
+from deepvesicle.network.unet import (
+    UNetShape,
+    build_tile_network,
+    build_unet,
+    folded_convolutions,
+    plain_unet,
+    plan_ranges,
+)
 from deepvesicle.network.zoo import CONFIG_NAME, WEIGHTS_NAME, load_network, save_network
 from deepvesicle.settings import PredictionSettings
 
@@ -35,6 +42,21 @@ def small() -> tuple[UNetShape, Any]:
 
 def test_halos_are_those_of_the_literature() -> None:
     assert plan_ranges(2).input_margin == 22 and plan_ranges(3).input_margin == 46
+
+
+@pytest.mark.parametrize("levels", [1, 3])
+def test_the_graph_without_csbdeep_is_the_same(levels: int, tmp_path: Path, rng: np.random.Generator) -> None:
+    ours, theirs = (build(UNetShape(levels, 2)) for build in (plain_unet, build_unet))
+    names = [
+        [layer.name for layer in model.layers if layer.name.startswith(("down", "up_l", "mid"))]
+        for model in (ours, theirs)
+    ]
+    assert names[0] == names[1] and len(names[0]) == 4 * levels + 2
+    theirs.set_weights([rng.normal(0.2, 0.3, w.shape) ** 2 for w in theirs.get_weights()])
+    theirs.save_weights(tmp_path / "x.weights.h5")
+    ours.load_weights(tmp_path / "x.weights.h5")
+    grey = rng.normal(size=(1, 16, 8, 24, 1)).astype(np.float32)
+    np.testing.assert_allclose(ours(grey), theirs(grey), atol=1e-5)
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3])
