@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 #: Name of the published network where the user gives none.
 PUBLISHED_NAME = "cryovesnet"
+#: Phantoms on which its scores are calibrated: a few minutes, and more change little.
+CALIBRATION_PHANTOMS = 24
 _REMARK_WIDTH = 60
 
 app = typer.Typer(
@@ -100,9 +102,16 @@ def import_model(
         Path, typer.Argument(help="Weights of deep-prepyto or CryoVesNet (HDF5, .h5).", show_default=False)
     ],
     name: Annotated[str, typer.Option(help="What the model is to be called.")] = PUBLISHED_NAME,
+    calibrate: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=0, help="Phantoms on which the scores are calibrated, some seconds each; 0: not at all."
+        ),
+    ] = CALIBRATION_PHANTOMS,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Bring in the published network of deep-prepyto / CryoVesNet, from its weights file."""
+    from deepvesicle.commands.calibrating import calibrated
     from deepvesicle.commands.console import warn
     from deepvesicle.errors import OutputExistsError, UsageError
     from deepvesicle.network.published import import_published
@@ -125,7 +134,11 @@ def import_model(
     if folder.exists() and not overwrite:
         raise OutputExistsError(f"{folder} exists already", remedy="Give another --name, or --overwrite")
     with new_model(folder) as new:
-        import_published(file, new)
+        network = import_published(file, new)
+        if calibrate:
+            extra: dict[str, Any] = {}
+            card = calibrated(network, calibrate, extra)
+            import_published(file, new, extra=extra, calibration=card)
     if (shipped_models_folder() / name / CONFIG_NAME).is_file():
         warn(f"{name} now stands for this model, no longer for the one that comes with deepvesicle")
     print(f"wrote {folder}")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deepvesicle.commands.calibrating import calibrated
+
 if TYPE_CHECKING:
     from deepvesicle.network.training import TrainingData, TrainingSettings
     from deepvesicle.network.zoo import Network
@@ -176,7 +178,7 @@ def train(
     network = save()
     phantom_count = (0 if data else 40) if calibrate is None else calibrate
     if phantom_count:
-        card += _calibrated(network, phantom_count, extra)
+        card += calibrated(network, phantom_count, extra)
         network = save()
     elif "evidence" in extra:
         assert begin is not None
@@ -261,25 +263,6 @@ def _differences(advance: Any) -> Any:
         before[0] = step
 
     return done
-
-
-def _calibrated(network: Network, count: int, extra: dict[str, Any]) -> str:
-    """Calibrate the scores on phantoms, into `extra`; what the card says of it."""
-    from deepvesicle.calibration import CALIBRATION_CONTRASTS, calibrate_scores
-    from deepvesicle.commands.console import progress
-
-    with progress("calibrating the scores on phantoms", count) as advance:
-        evidence, _, true = calibrate_scores(network, count, progress=lambda done, total: advance(1))
-    extra["evidence"] = evidence.to_json()
-    low, high = CALIBRATION_CONTRASTS
-    return f"""
-## Calibration of the scores
-
-{count} more phantoms (seeds used nowhere else; d' {low:g} to {high:g}, evenly in its logarithm): {len(true)}
-spheres were fitted on them, {true.mean():.1%} of them vesicles. Their traits and the network's word were weighed by
-logistic regression.
-The weights are in `config.json`.
-"""
 
 
 def _compared(begin: Network | None, network: Network, data: TrainingData) -> str:

@@ -6,13 +6,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from deepvesicle import calibration
 from deepvesicle.commands.main import main
+from deepvesicle.fitting.evidence import TRAITS, Evidence
 from deepvesicle.network.shipped import shipped_models_folder
 from deepvesicle.network.unet import UNetShape, build_unet
-from deepvesicle.network.zoo import load_network, save_network
+from deepvesicle.network.zoo import Network, load_network, save_network
+from deepvesicle.pipeline import evidence_of
 from tests.network.keras2 import random_published, write_keras2
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,7 +88,7 @@ def test_paths(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_import(own: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["models", "import", str(weights)]) == 0
+    assert main(["models", "import", str(weights), "--calibrate", "0"]) == 0
     assert "GPL-3.0" in capsys.readouterr().out
     network = load_network("cryovesnet")
     assert network.folder == own / "cryovesnet" and network.voxel_nm == 2.2
@@ -96,12 +101,44 @@ def test_import(own: Path, weights: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["models", "import", str(weights), "--name", "../other"]) == 2
     assert {path.name: path.read_bytes() for path in network.folder.iterdir()} == before
     assert [path.name for path in own.iterdir()] == ["cryovesnet"], "something half-made is left"
-    assert main(["models", "import", str(weights), "--overwrite"]) == 0
-    assert main(["models", "import", str(weights), "--name", "default"]) == 0
+    assert main(["models", "import", str(weights), "--calibrate", "0", "--overwrite"]) == 0
+    assert main(["models", "import", str(weights), "--calibrate", "0", "--name", "default"]) == 0
     assert "no longer" in capsys.readouterr().err
     assert main(["models", "list"]) == 0
     out = capsys.readouterr().out
     assert "[GPL-3.0]" in out and "default is there twice" in out
+
+
+def test_scores_are_calibrated_at_the_import(
+    own: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(3)
+    table, true = rng.normal(size=(60, len(TRAITS))), np.arange(60) < 40
+    evidence = Evidence.learn(table, true)
+    asked = []
+
+    def pretend(network: Network, count: int, *, progress: Any) -> Any:
+        asked.append((network.name, count))
+        return evidence, table, true
+
+    monkeypatch.setattr(calibration, "calibrate_scores", pretend)
+    assert main(["models", "import", str(weights), "--calibrate", "5"]) == 0
+    assert len(asked) == 1 and asked[0][1] == 5
+    network = load_network("cryovesnet")
+    learned = evidence_of(network)
+    assert learned is not None and learned.to_json() == evidence.to_json()
+    card = (network.folder / "CARD.md").read_text()
+    assert "5 more phantoms" in card and "not calibrated" not in card and network.weights_sha256 in card
+    assert network.config["source"]["licence"] == "GPL-3.0"
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(calibration, "calibrate_scores", fail)
+    before = {path.name: path.read_bytes() for path in network.folder.iterdir()}
+    assert main(["models", "import", str(weights), "--overwrite"]) == 130
+    assert {path.name: path.read_bytes() for path in network.folder.iterdir()} == before
+    assert [path.name for path in own.iterdir()] == ["cryovesnet"]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["list"], ["show"], ["path", "default"]], ids=lambda a: a[0])
