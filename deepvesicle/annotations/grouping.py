@@ -334,11 +334,10 @@ def _joined(circles: Circles, groups: list[tuple[_Spheroid, Ints]]) -> list[Ints
 def _goes_on(circles: Circles, lower: Ints, upper: Ints) -> bool:
     """Whether the upper circles continue the lower ones without a neck."""
     last, first = lower[-1], upper[0]
-    gap = circles.centres[first, 0] - circles.centres[last, 0]
-    if len(lower) + len(upper) < 4 or gap <= 0:
+    gap, along_y, along_x = circles.centres[first] - circles.centres[last]
+    r_last, r_first = circles.radii[last], circles.radii[first]
+    if len(lower) + len(upper) < 4 or gap <= 0 or np.hypot(along_y, along_x) > 0.5 * min(r_last, r_first):
         return False
     steps = np.concatenate([np.diff(circles.centres[rows, 0]) for rows in (lower, upper)])
-    shift = np.linalg.norm(circles.centres[first, 1:] - circles.centres[last, 1:])
-    r_last, r_first = circles.radii[last], circles.radii[first]
     unshrunk = r_last > _NOT_SHRUNK * circles.radii[lower].max() and r_first > _NOT_SHRUNK * circles.radii[upper].max()
-    return bool(gap <= 1.5 * np.median(steps) + 0.5 and shift <= 0.5 * min(r_last, r_first) and unshrunk)
+    return bool(gap <= 1.5 * np.median(steps) + 0.5 and unshrunk)

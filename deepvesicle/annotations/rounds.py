@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 _ITERATIONS = 30
-_CONVERGED_VOX = 1e-7
+_CONVERGED_VOX = 1e-5
+#: Keeps the equations of a step solvable, share of their trace.
+_TINY = 1e-12
 #: Points farther off than this many standard deviations count less (Huber); a hand's error is at least the second,
 #: voxels.
 _HUBER_SIGMAS, _HAND_VOX = 1.5, 0.1
@@ -69,13 +71,15 @@ def fit_round(points: Floats, weights: Floats | None = None) -> Round | None:
     if start is None:
         return None
     centre, radius = start
+    slopes = np.ones((count, dimensions + 1))
     for _ in range(_ITERATIONS):
         offsets = points - centre
         distances = np.maximum(np.linalg.norm(offsets, axis=1), 1e-12)
         residuals = distances - radius
-        root = np.sqrt(weights * _huber(residuals))[:, None]
-        slopes = np.column_stack([offsets / distances[:, None], np.ones(count)])
-        step = np.linalg.lstsq(slopes * root, residuals * root[:, 0], rcond=1e-10)[0]
+        slopes[:, :-1] = offsets / distances[:, None]
+        weighted = slopes * (weights * _huber(residuals))[:, None]
+        matrix = weighted.T @ slopes
+        step = np.linalg.solve(matrix + _TINY * np.trace(matrix) * np.eye(dimensions + 1), weighted.T @ residuals)
         if not np.isfinite(step).all() or np.abs(step).max() > 10 * radius:
             return None
         centre, radius = centre + step[:-1], radius + float(step[-1])
@@ -143,5 +147,7 @@ def _algebraic(points: Floats, weights: Floats) -> tuple[Floats, float] | None:
 
 
 def _huber(residuals: Floats) -> Floats:
-    sigma = max(1.4826 * float(np.median(np.abs(residuals))), _HAND_VOX)
-    return np.minimum(1.0, _HUBER_SIGMAS * sigma / np.maximum(np.abs(residuals), 1e-12))
+    off = np.abs(residuals)
+    middle = len(off) // 2
+    sigma = max(1.4826 * float(np.partition(off, middle)[middle]), _HAND_VOX)
+    return np.minimum(1.0, _HUBER_SIGMAS * sigma / np.maximum(off, 1e-12))
