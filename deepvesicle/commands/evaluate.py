@@ -69,7 +69,7 @@ def evaluate(
 
     sources = (source_of(prediction), source_of(truth))
     limits = None if outline is None else source_of(outline)
-    paths = {} if output is None else output_paths(output, sources[0].path.stem)
+    paths = {} if output is None else output_paths(output, _stem(sources[0].path))
     refuse_existing(paths, overwrite)
     options = LabelOptions(membrane_id, cytosol_id, () if classes is None else numbers(classes, "--classes"))
     evaluation, notes = compare(sources, limits, options, tomogram=tomogram, voxel_nm=voxel_size, whole=whole)
@@ -139,6 +139,14 @@ def output_paths(folder: Path, stem: str) -> dict[str, Path]:
         "model": folder / f"{stem}_evaluation.mod",
         "record": folder / f"{stem}_evaluation.json",
     }
+
+
+def _stem(path: Path) -> str:
+    """The file's name without its endings."""
+    from deepvesicle.commands.segment import stem_of
+
+    name = stem_of(path)
+    return Path(name).stem if Path(name).suffix.lower() in (".mod", ".imod", ".csv") else name
 
 
 def _write(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deepvesicle.commands.evaluate import _stem
 from deepvesicle.commands.main import main
 from deepvesicle.files.imod import write_vesicles_model
 from deepvesicle.files.run_record import read_run_record
@@ -244,3 +245,17 @@ def test_what_goes_wrong_is_one_line(
     out, err = capsys.readouterr()
     assert out == "" and words in err and len(err.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("t_vesicles.mod", "t_vesicles"),
+        ("t.v2.csv", "t.v2"),
+        ("labels.mrc.gz", "labels"),
+        ("t.rec", "t"),
+        ("a.b", "a.b"),
+    ],
+)
+def test_results_are_named_after_the_prediction(name: str, stem: str) -> None:
+    assert _stem(Path(name)) == stem
