@@ -97,10 +97,7 @@ def check_placement(tomogram: Tomogram, vesicles: Vesicles) -> Placement:
         warning = "the membranes of the spheres are brighter than what is around them: try --invert"
     elif at_radius >= best and (at_radius - middle) / spread > _SEEN:
         if at_radius > _BETTER_RADIUS * here and abs(radius_nm) > _LEAST_RADIUS_NM:
-            way = "within" if radius_nm < 0 else "outside"
-            warning = (
-                f"the outer edges of the membranes lie about {abs(radius_nm):.1f} nm {way} the spheres: try --refine"
-            )
+            return Placement(here, significance, radius_nm)
     elif (best - middle) / spread > _CLEAR and best > _BETTER_PLACE * max(here, 0.0):
         warning = f"the spheres fit the membranes far better {look.described(name, change)}: check the model"
     elif significance < _SEEN and len(vesicles) >= _FOR_ABSENCE:
