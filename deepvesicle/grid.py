@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -131,6 +131,14 @@ class Grid:
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary for run records."""
         return {"shape_zyx": list(self.shape_zyx), "voxel_nm": self.voxel_nm, "origin_nm": list(self.origin_nm)}
+
+
+class Region(Protocol):
+    """Anything that says which voxels of a grid belong to it, such as `deepvesicle.files.outline.Outline`."""
+
+    def to_mask(self, grid: Grid) -> NDArray[np.bool_]:
+        """Which voxels have their centre inside (z, y, x); the grid may be any part of space, at any voxel size."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -13,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepvesicle import __version__
-from deepvesicle.annotations import Annotation, Region
+from deepvesicle.annotations import Annotation
 from deepvesicle.annotations.choosing import Choice, read_annotations
 from deepvesicle.errors import BadInputError, DatasetError, OutputExistsError
 from deepvesicle.files.atomic import new_file
 from deepvesicle.files.run_record import FileRecord
 from deepvesicle.fitting.placement import Placement, check_placement
 from deepvesicle.fitting.refine import refine
-from deepvesicle.grid import Tomogram
-from deepvesicle.network.dataset import MANIFEST_NAME, TrainingVolume, add_volume, check_name, read_dataset
+from deepvesicle.grid import Region, Tomogram
+from deepvesicle.network.dataset import MANIFEST_NAME, TrainingVolume, add_volume, check_name, read_manifest
 from deepvesicle.report.annotation_picture import annotation_picture
 from deepvesicle.settings import Settings
 from deepvesicle.vesicles import Status, Vesicles
@@ -130,7 +131,7 @@ def prepare_volume(
     picture = annotation_picture(tomogram, annotation.vesicles, unclear=annotation.unclear, region=annotation.region)
     source = _source(tomogram, paths, choice, annotation, placement, refined)
     warnings = [*annotation.notes, *_placement_warnings(placement, fit), *_same_tomogram(folder, name, source)]
-    with _no_empty_folder(folder):
+    with _no_empty_dataset(folder):
         volume = add_volume(
             folder,
             name,
@@ -167,18 +168,21 @@ def check_dataset(folder: Path, name: str, voxel_nm: float | None, *, overwrite:
     check_name(name)
     if not (folder / MANIFEST_NAME).exists():
         return DEFAULT_VOXEL_NM if voxel_nm is None else voxel_nm
-    dataset = read_dataset(folder, verify=False)
-    if voxel_nm is not None and voxel_nm != dataset.voxel_nm:
+    manifest = read_manifest(folder)
+    own_nm = float(manifest["voxel_nm"])
+    if not manifest["volumes"]:  # left by a run that was killed before it had stored anything
+        return own_nm if voxel_nm is None else voxel_nm
+    if voxel_nm is not None and voxel_nm != own_nm:
         raise DatasetError(
-            f"{folder} holds a dataset at {dataset.voxel_nm:g} nm per voxel",
+            f"{folder} holds a dataset at {own_nm:g} nm per voxel",
             got=f"{voxel_nm:g} nm",
             remedy="Give another folder, or that voxel size",
         )
-    if not overwrite and any(volume.name == name for volume in dataset.volumes):
+    if not overwrite and name in manifest["volumes"]:
         raise OutputExistsError(
             f"{folder} already holds a tomogram {name}", remedy="Give --overwrite to replace it, or another --name"
         )
-    return dataset.voxel_nm
+    return own_nm
 
 
 def refit(
@@ -281,14 +285,14 @@ def _placement_warnings(placement: Placement, fit: bool) -> list[str]:
 
 
 @contextmanager
-def _no_empty_folder(folder: Path) -> Iterator[None]:
-    """Remove a folder that was made and stayed empty, when the block fails."""
+def _no_empty_dataset(folder: Path) -> Iterator[None]:
+    """Remove a dataset that was made and stayed empty, when the block fails."""
     made = not folder.exists()
     try:
         yield
     except BaseException:
-        if made and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+        if made and {path.name for path in folder.glob("*")} <= {MANIFEST_NAME}:
+            shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
@@ -297,12 +301,10 @@ def _same_tomogram(folder: Path, name: str, source: Mapping[str, Any]) -> list[s
     if not (folder / MANIFEST_NAME).exists():
         return []
     digest = source["tomogram"]["sha256"]
-    same = [
-        volume.name
-        for volume in read_dataset(folder, verify=False).volumes
-        if volume.name != name and volume.source.get("tomogram", {}).get("sha256") == digest
-    ]
-    return [f"{folder} holds this tomogram already, as {same[0]}: training would see it twice"] if same else []
+    for other, entry in read_manifest(folder)["volumes"].items():
+        if other != name and entry.get("tomogram", {}).get("sha256") == digest:
+            return [f"{folder} holds this tomogram already, as {other}: training would see it twice"]
+    return []
 
 
 def _stage(progress: Progress | None, stage: str) -> Callable[[int, int], None] | None:

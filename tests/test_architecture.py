@@ -30,6 +30,7 @@ FLOORS: dict[str, int] = {
     "vesicles": 2,
     "files": 3,
     "network": 4,
+    "annotations": 4,
     "fitting": 4,
     "phantom": 4,
     "scoring": 4,
@@ -38,8 +39,10 @@ FLOORS: dict[str, int] = {
     "placing": 4,
     "pipeline": 5,
     "calibration": 5,
-    "commands": 6,
-    "__main__": 7,
+    "preparing": 5,
+    "tuning": 6,
+    "commands": 7,
+    "__main__": 8,
 }
 #: The one door between neighbours: training draws its tomograms from phantoms while it runs.
 DOORS = {("network", "phantom")}

@@ -1,6 +1,6 @@
 """Manual segmentations, in every form in which people draw them, understood as spheres."""
 
-from deepvesicle.annotations.annotation import Annotation, Region, merged
+from deepvesicle.annotations.annotation import Annotation, merged
 from deepvesicle.annotations.labels import annotation_of_labels
 from deepvesicle.annotations.models import annotation_of_model
 from deepvesicle.annotations.reading import read_annotation
@@ -9,7 +9,6 @@ from deepvesicle.annotations.shapes import Limits
 __all__ = [
     "Annotation",
     "Limits",
-    "Region",
     "annotation_of_labels",
     "annotation_of_model",
     "merged",

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepvesicle.grid import Grid
+from deepvesicle.grid import Grid, Region
 from deepvesicle.spheres import shared_volume
 from deepvesicle.vesicles import Vesicles
 
 #: Two spheres are the same vesicle, marked twice, if they share this part of the smaller one's volume.
 _SAME_SHARE = 0.5
-
-
-class Region(Protocol):
-    """Anything that can say which voxels of a grid belong to it, by their centres."""
-
-    def to_mask(self, grid: Grid) -> NDArray[np.bool_]:
-        """Boolean array (z, y, x) on `grid`, which may be any part of the volume, at any voxel size."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,9 @@ def read_annotations(paths: Sequence[Path], grid: Grid, choice: Choice) -> Annot
             parts.append(_of_model(path, models[path], grid, choice, vesicles[path], outline[path]))
         else:
             parts.append(_of_labels(path, grid, choice, labels))
+        part = parts[-1]
+        if len(paths) > 1 and not (len(part.vesicles) or len(part.unclear) or part.region):
+            parts[-1] = replace(part, notes=(*part.notes, f"{path} says nothing of vesicles"))
     masks = [
         Annotation(Vesicles.empty(grid), Vesicles.empty(grid), read_region(path, grid, part))
         for path, part in choice.masks

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepvesicle.annotations.annotation import Annotation, Region, UnitedRegion
+from deepvesicle.annotations.annotation import Annotation, UnitedRegion
 from deepvesicle.annotations.pieces import Piece, mask_of, pieces_by_id, pieces_of_classes
 from deepvesicle.annotations.shapes import Limits, Shape, tables
 from deepvesicle.annotations.solids import Faces, disc_of, solid_of
 from deepvesicle.errors import BadInputError
 from deepvesicle.files.region import LabelRegion
-from deepvesicle.grid import Grid, Labels
+from deepvesicle.grid import Grid, Labels, Region
 
 #: Pieces with fewer voxels than this, or than a ball of the smallest radius, are slips of the pen.
 _SPECK_VOXELS = 20

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import h5py
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from deepvesicle.errors import DatasetError, OutputExistsError
 from deepvesicle.files.atomic import new_file, sha256_of
-from deepvesicle.grid import Grid, Tomogram
+from deepvesicle.grid import Grid, Region, Tomogram
 from deepvesicle.network.inference import measure_normalisation
 from deepvesicle.network.patches import occupancy
 from deepvesicle.network.resample import sample_region
@@ -33,14 +33,6 @@ _CHUNK = (32, 64, 64)
 #: Grey values are stored in SDs from the mean, as half floats; beyond this there is only gold.
 _LIMIT_SD = 100.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-class Region(Protocol):
-    """Anything that says which voxels of a grid belong to it, such as `deepvesicle.files.outline.Outline`."""
-
-    def to_mask(self, grid: Grid) -> NDArray[np.bool_]:
-        """Which voxels of a grid have their centre inside (z, y, x)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -193,7 +185,7 @@ def read_dataset(folder: Path, *, verify: bool = True) -> Dataset:
     DatasetError
         No dataset, or one that is damaged.
     """
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     volumes = []
     for name, entry in manifest["volumes"].items():
         path = folder / str(entry.get("file", ""))
@@ -293,7 +285,7 @@ def _entries(folder: Path, voxel_nm: float) -> dict[str, Any]:
         if folder.exists() and (not folder.is_dir() or any(p.suffix == ".h5" for p in folder.iterdir())):
             raise DatasetError(f"{folder} is no dataset (it has no {MANIFEST_NAME})", remedy="Give a new folder")
         return {}
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     if manifest["voxel_nm"] != voxel_nm:
         raise DatasetError(
             f"{folder} holds a dataset at {manifest['voxel_nm']:g} nm per voxel",
@@ -303,7 +295,14 @@ def _entries(folder: Path, voxel_nm: float) -> dict[str, Any]:
     return dict(manifest["volumes"])
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a dataset says of itself: ``format``, ``voxel_nm`` and ``volumes``, of which there may be none yet.
+
+    Raises
+    ------
+    DatasetError
+        No dataset, or a manifest that is damaged.
+    """
     path = folder / MANIFEST_NAME
     if not path.is_file():
         raise DatasetError(

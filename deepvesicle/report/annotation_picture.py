@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepvesicle.grid import Grid, Tomogram
+from deepvesicle.grid import Region, Tomogram
 from deepvesicle.report.overview import DPI, PANEL_PX, WIDTH_PX, chosen_planes, scale_bar, thin_slab, thinned
 from deepvesicle.vesicles import Vesicles
 
@@ -22,14 +22,6 @@ OUTLINE_COLOUR, OUTLINE_STYLE = "#F0E442", (0, (6, 1.5, 1, 1.5))
 #: How dark the slices are drawn where nothing was annotated.
 _IGNORED_ALPHA = 0.35
 ROWS = COLUMNS = 3
-
-
-class Region(Protocol):
-    """Anything that says which voxels of a grid belong to it."""
-
-    def to_mask(self, grid: Grid) -> NDArray[np.bool_]:
-        """Which voxels of a grid have their centre inside (z, y, x)."""
-        ...
 
 
 def annotation_picture(

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from deepvesicle.grid import Grid
+from deepvesicle.grid import Grid, Region
 from deepvesicle.scoring.match import Indices, Score, match, sphere_iou
 from deepvesicle.spheres import are_cut
 from deepvesicle.vesicles import Status, Vesicles
@@ -26,14 +25,6 @@ SLAB_VOXELS = 1 << 23
 
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
-
-
-class Region(Protocol):
-    """What limits an evaluation: anything that can say which voxels of a grid belong to it."""
-
-    def to_mask(self, grid: Grid) -> NDArray[np.bool_]:
-        """Which voxels have their centre inside (z, y, x)."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)

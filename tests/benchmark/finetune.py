@@ -95,11 +95,11 @@ def main() -> None:
     lines = [
         "## Fine-tuning",
         "",
-        f"Made by `bin/benchmark finetune`. Phantoms of a kind that the shipped network was not trained on: {VOXEL_NM:g}",
-        f"nm voxels, d' {FAMILY.contrast:g} before {FAMILY.filter_strength:.0f} iterations of anisotropic diffusion (3 to",
-        f"15 in the training), {FAMILY.defocus_nm / 1000:.0f} um underfocus +-10 % (at most 9 in the training). `deepvesicle",
-        f"train --init default` on {HALF} of them with {count} vesicles, with the options' defaults, took {minutes:.0f}",
-        f"minutes on this machine, its own comparison included, for {steps} steps. On {HALF} others:",
+        "Made by `bin/benchmark finetune`. Phantoms of a kind that the shipped network was not trained on: voxels of",
+        f"{VOXEL_NM:g} nm, d' {FAMILY.contrast:g} before {FAMILY.filter_strength:.0f} iterations of anisotropic",
+        f"diffusion (3 to 15 in the training), {FAMILY.defocus_nm / 1000:.0f} um underfocus +-10 % (at most 9 in the",
+        f"training). `deepvesicle train --init default`, with its defaults, on {HALF} with {count} vesicles took",
+        f"{minutes:.0f} minutes on two cores for {steps} steps, its own comparison included. On {HALF} others:",
         "",
         *markdown(("", "shipped", "fine-tuned"), rows),
     ]
