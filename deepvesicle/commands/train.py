@@ -95,10 +95,7 @@ def train(
     ] = True,
     seed: Annotated[int, typer.Option(help="Of the patches, the phantoms and the first weights.")] = 1,
 ) -> None:
-    """Train a network on annotated tomograms, on phantoms made on the fly, or on both, and write it as a model folder.
-
-    Example: deepvesicle train my_dataset --init default -o my_model
-    """
+    """Train a network on annotated tomograms, on phantoms, or on both, and write it as a model folder."""
     from deepvesicle.commands.console import progress, say
     from deepvesicle.network.card import model_card
     from deepvesicle.network.normalise import NormalisationMethod
