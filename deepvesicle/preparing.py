@@ -170,8 +170,6 @@ def check_dataset(folder: Path, name: str, voxel_nm: float | None, *, overwrite:
         return DEFAULT_VOXEL_NM if voxel_nm is None else voxel_nm
     manifest = read_manifest(folder)
     own_nm = float(manifest["voxel_nm"])
-    if not manifest["volumes"]:  # left by a run that was killed before it had stored anything
-        return own_nm if voxel_nm is None else voxel_nm
     if voxel_nm is not None and voxel_nm != own_nm:
         raise DatasetError(
             f"{folder} holds a dataset at {own_nm:g} nm per voxel",
