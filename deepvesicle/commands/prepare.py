@@ -35,8 +35,8 @@ def prepare(
         list[str] | None,
         typer.Option(
             metavar="NAME|NUMBER",
-            help="Object of a model that holds vesicles; may be repeated. By default all but the outline, and but "
-            "rejected, proposed and not_fitted of models that deepvesicle wrote.",
+            help="Object of a model that holds vesicles; may be repeated. By default all but the outline "
+            "(nor those that deepvesicle names rejected, proposed and not_fitted).",
             show_default=False,
         ),
     ] = None,
@@ -82,8 +82,8 @@ def prepare(
         bool,
         typer.Option(
             "--refine/--no-refine",
-            help="Fit the spheres to the membranes; what cannot be fitted stays as drawn. Off by default: the network "
-            "learns what people drew, and not what this program makes of it, unless they drew roughly.",
+            help="Fit the spheres to the membranes; what cannot be fitted stays as drawn. Off by default: careful drawings "
+            "are more exact than fits. Worth it where a warning says that all radii are off.",
         ),
     ] = False,
     voxel_size: VoxelSizeOption = None,
@@ -91,7 +91,7 @@ def prepare(
     network_voxel_size: Annotated[
         float | None,
         typer.Option(
-            metavar="NM", help="Voxel size of the dataset; by default that of --model, or as it is.", show_default=False
+            metavar="NM", help="Voxel size of the dataset; by default its own, or that of --model.", show_default=False
         ),
     ] = None,
     model: Annotated[
