@@ -82,8 +82,8 @@ def prepare(
         bool,
         typer.Option(
             "--refine/--no-refine",
-            help="Fit the spheres to the membranes; what cannot be fitted stays as drawn. Off by default: careful drawings "
-            "are more exact than fits. Worth it where a warning says that all radii are off.",
+            help="Fit the spheres to the membranes; what cannot be fitted stays as drawn. Off by default: careful "
+            "drawings are more exact than fits. Worth it where a warning says that all radii are off.",
         ),
     ] = False,
     voxel_size: VoxelSizeOption = None,
