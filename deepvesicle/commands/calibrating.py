@@ -20,7 +20,7 @@ def calibrated(network: Network, count: int, extra: dict[str, Any]) -> str:
     return f"""
 ## Calibration of the scores
 
-{count} more phantoms (seeds used nowhere else; d' {low:g} to {high:g}, evenly in its logarithm): {len(true)}
+{count} phantoms (seeds used nowhere else; d' {low:g} to {high:g}, evenly in its logarithm): {len(true)}
 spheres were fitted on them, {true.mean():.1%} of them vesicles. Their traits and the network's word were weighed by
 logistic regression.
 The weights are in `config.json`.

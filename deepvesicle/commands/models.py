@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 #: Name of the published network where the user gives none.
 PUBLISHED_NAME = "cryovesnet"
 #: Phantoms on which its scores are calibrated: a few minutes, and more change little.
-CALIBRATION_PHANTOMS = 24
+CALIBRATION_PHANTOMS = 16
 _REMARK_WIDTH = 60
 
 app = typer.Typer(

@@ -128,7 +128,7 @@ def test_scores_are_calibrated_at_the_import(
     learned = evidence_of(network)
     assert learned is not None and learned.to_json() == evidence.to_json()
     card = (network.folder / "CARD.md").read_text()
-    assert "5 more phantoms" in card and "not calibrated" not in card and network.weights_sha256 in card
+    assert "5 phantoms" in card and "not calibrated" not in card and network.weights_sha256 in card
     assert network.config["source"]["licence"] == "GPL-3.0"
 
     def fail(*_: Any, **__: Any) -> Any:
