@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
     from deepvesicle.annotations import Annotation
     from deepvesicle.grid import Grid
+    from deepvesicle.scoring.evaluation import Region
     from deepvesicle.vesicles import Vesicles
+    from imod_bridge.model import Model
 
 MODEL, TABLE, LABELS = "model", "table", "labels"
 #: Voxel sizes are taken for equal up to this, as share.
@@ -176,9 +178,9 @@ def read_side(source: Source, grid: Grid, options: LabelOptions, outline: Source
             raise UsageError(f"{source.path} is a table", expected="nothing after its name", got=f":{source.part}")
         found = _no_annotation(read_spheres_csv(source.path, grid))
     elif source.kind == MODEL:
-        found = _read_model(source, grid, outline)
+        found = _read_model(source, grid, _inner(outline, source))
     else:
-        found = _read_labels(source, grid, options)
+        found = _read_labels(source, grid, options, _inner(outline, source))
     table = joined([found.vesicles, found.unclear])
     unclear = np.arange(len(table)) >= len(found.vesicles)
     counts = ~(lacks_sphere(table.features, len(table)) | table.has_status(Status.REJECTED))
@@ -202,13 +204,50 @@ def _read_model(source: Source, grid: Grid, outline: Source | None) -> Annotatio
         return _no_annotation(read_vesicles_model(source.path, grid))
     from deepvesicle.annotations import annotation_of_model
 
-    chosen = () if source.part is None else (source.part,) if source.part in names else source.part.split(",")
-    same = outline is not None and outline.part is not None and outline.path.samefile(source.path)
-    left_out = (outline.part,) if same and outline is not None and outline.part is not None else ()
-    return annotation_of_model(source.path, model, grid, vesicles=chosen, outline=left_out)
+    return annotation_of_model(
+        source.path,
+        model,
+        grid,
+        vesicles=_objects(source, model),
+        outline=() if outline is None else _objects(outline, model),
+    )
 
 
-def _read_labels(source: Source, grid: Grid, options: LabelOptions) -> Annotation:
+def _objects(source: Source, model: Model) -> Sequence[str]:
+    """Names or numbers of the objects that are meant; none for all of them."""
+    if source.part is None:
+        return ()
+    names = {item.name for item in model.objects}
+    return (source.part,) if source.part in names else tuple(part.strip() for part in source.part.split(","))
+
+
+def _inner(outline: Source | None, source: Source) -> Source | None:
+    """The outline, if it is a part of this file."""
+    return outline if outline and outline.part is not None and outline.path.samefile(source.path) else None
+
+
+def read_limits(outline: Source, grid: Grid) -> Region:
+    """Read what limits the evaluation.
+
+    Raises
+    ------
+    BadInputError, UsageError
+        The file cannot be used, or it marks nothing.
+    """
+    from deepvesicle.annotations.models import picked
+    from deepvesicle.files.imod import outline_of, read_model_of
+    from deepvesicle.files.region import read_region
+
+    if outline.kind == TABLE:
+        raise UsageError(f"--outline {outline.path} is a table", expected="an IMOD model or a label volume")
+    if outline.kind == LABELS:
+        return read_region(outline.path, grid, outline.part)
+    model = read_model_of(outline.path)
+    rows = picked(outline.path, model, _objects(outline, model)) or range(len(model.objects))
+    return outline_of(outline.path, model, [model.objects[row] for row in rows], grid)
+
+
+def _read_labels(source: Source, grid: Grid, options: LabelOptions, outline: Source | None) -> Annotation:
     from deepvesicle.files.tomogram import read_labels
 
     wanted = None if source.part is None else numbers(source.part, f"{source.path}:{source.part}")
@@ -222,6 +261,7 @@ def _read_labels(source: Source, grid: Grid, options: LabelOptions) -> Annotatio
         membrane_id=options.membrane_id,
         cytosol_id=options.cytosol_id,
         classes=options.classes,
+        outline_ids=() if outline is None else numbers(outline.part or "", "--outline"),
     )
 
 

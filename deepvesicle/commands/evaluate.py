@@ -101,17 +101,14 @@ def compare(
     BadInputError, UsageError
         A file cannot be used, or something about the volume must be told.
     """
-    from deepvesicle.commands.compared import TABLE, grid_of, has_volume, on_common_shape, read_side
+    from deepvesicle.commands.compared import grid_of, has_volume, on_common_shape, read_limits, read_side
     from deepvesicle.errors import UsageError
-    from deepvesicle.files.region import read_region
     from deepvesicle.scoring.evaluation import evaluate as judge
 
-    if outline is not None and outline.kind == TABLE:
-        raise UsageError(f"--outline {outline.path} is a table", expected="an IMOD model or a label volume")
     grid = grid_of([*sources, *([outline] if outline else [])], tomogram, voxel_nm)
     if whole and not has_volume(grid):
         raise UsageError("--whole needs the size of the volume", remedy="Name the tomogram with --tomogram")
-    region = None if outline is None else read_region(outline.path, grid, outline.part)
+    region = None if outline is None else read_limits(outline, grid)
     sides = on_common_shape([read_side(source, grid, options, outline) for source in sources])
     notes = [note for side in sides for note in side.notes]
     for source, side in zip(sources, sides, strict=True):

@@ -24,7 +24,8 @@ from tests.benchmark.report import SHARED_DATA, Row, table, write_section
 WEIGHTS = "weights_v1.h5"
 LEAST_F1, MOST_ERROR_NM = 0.97, 0.5
 OWN_F1, OWN_ERROR_NM = 0.617, 0.89
-HOW = """Made by `bin/benchmark imported` on syn_a with the published weights `{weights}`, as `deepvesicle models import`
+HOW = """Made by `bin/benchmark imported` on syn_a with the published weights `{weights}`, as
+`deepvesicle models import`
 brings them in: their scores are calibrated on {count} phantoms. Asked were an F1 of at least {f1} and a median
 centre error of at most {error} nm: {verdict}. The network's own program has {own_f1} and {own_error} nm. The
 threshold and the number of phantoms were chosen on other phantoms of this project. *Plain split*: spheres at

@@ -22,7 +22,7 @@ from deepvesicle.grid import Grid, Labels
 from deepvesicle.scoring.evaluation import evaluate
 from deepvesicle.vesicles import Status, Vesicles
 from imod_bridge.coordinates import index_to_model
-from imod_bridge.model import SCATTERED_OBJECT, UNITS_NM, Contour, Model, Object, write_model
+from imod_bridge.model import SCATTERED_OBJECT, UNITS_NM, Contour, Model, Object, read_model, write_model
 
 GRID = Grid((60, 90, 110), 1.9, (2.0, 7.0, -3.0))
 CENTRES = np.array([[20.3, 20, 30], [30, 40.4, 60], [35, 65, 70.2], [25, 65, 25], [30, 20, 90]])
@@ -106,7 +106,7 @@ def test_sides_change_places(sample: Path, capsys: pytest.CaptureFixture[str]) -
         assert one[name] == pytest.approx(other[name])
 
 
-@pytest.mark.parametrize("outline", ["outline.mod:cell", "cell.mrc:3"])
+@pytest.mark.parametrize("outline", ["outline.mod:cell", "outline.mod:2", "cell.mrc:3"])
 def test_only_what_is_in_the_outline_counts(sample: Path, capsys: pytest.CaptureFixture[str], outline: str) -> None:
     figures = run(capsys, sample / "found.csv", sample / "truth.csv", "--outline", sample / outline)
     assert (figures["tp"], figures["fp"], figures["fn"]) == (2, 1, 1)
@@ -159,9 +159,27 @@ def test_objects_of_other_models_are_picked(sample: Path, tmp_path: Path, capsys
     assert "yours" in capsys.readouterr().err
 
 
-def test_a_table_edited_in_3dmod_style_with_nothing_in_it(
+def test_an_outline_in_the_same_file_is_no_vesicle(
     sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    points = index_to_model(TRUTH.centres_vox)
+    mine = Object(name="mine", contours=(Contour(points, TRUTH.radii_vox),), flags=SCATTERED_OBJECT)
+    cell = read_model(sample / "outline.mod").objects[1]
+    write_model(
+        tmp_path / "both.mod", Model(objects=(mine, cell), image_size=(110, 90, 60), pixel_size=1.9, units=UNITS_NM)
+    )
+    for part in ("cell", "2"):
+        figures = run(capsys, sample / "found.csv", tmp_path / "both.mod", "--outline", f"{tmp_path}/both.mod:{part}")
+        assert (figures["tp"], figures["fp"], figures["fn"]) == (2, 1, 1)
+    labels = np.array(rasterize(TRUTH).data)
+    labels[58:] = 40
+    write_labels(tmp_path / "both.mrc", Labels(labels, GRID))
+    both = f"{tmp_path}/both.mrc"
+    figures = run(capsys, both, both, "--outline", f"{both}:40")
+    assert (figures["tp"], figures["fp"], figures["fn"]) == (0, 0, 0)
+
+
+def test_tables_with_nothing_in_them(sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_vesicles_csv(tmp_path / "none.csv", Vesicles.empty(GRID))
     assert main(["evaluate", str(tmp_path / "none.csv"), str(sample / "truth.csv")]) == 0
     out, err = capsys.readouterr()
