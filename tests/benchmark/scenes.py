@@ -18,7 +18,7 @@ from deepvesicle.phantom.scene import placed_scene, random_scene
 from deepvesicle.vesicles import Vesicles
 
 #: First parts of the seeds; used nowhere else.
-SYNAPSE_SEED, LIPOSOME_SEED, VERSION_SEED, NEGATIVE_SEED = 223_100, 223_200, 223_300, 223_400
+SYNAPSE_SEED, LIPOSOME_SEED, VERSION_SEED, NEGATIVE_SEED = 224_100, 223_200, 223_300, 224_400
 #: Beam beyond the tomogram along x, nm.
 BEYOND_NM = 50.0
 #: Outer radii of vesicles that count in phantoms, nm: from the program's default limit on.
