@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_models_of_ones_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Names of models mean the shipped ones, whatever is in the user's folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEEPVESICLE_MODELS", str(tmp_path_factory.mktemp("no_models")))
+        yield
 
 
 @pytest.fixture

@@ -31,7 +31,16 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/imod.md", "docs/imod_bridge.md", "docs/fitting.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/imod.md",
+    "docs/imod_bridge.md",
+    "docs/fitting.md",
+    "docs/evaluate.md",
+    "docs/train.md",
+)
 SCRIPTS = sorted(path for path in (ROOT / "bin").iterdir() if path.is_file() and not path.name.startswith("_"))
 
 

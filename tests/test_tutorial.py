@@ -29,8 +29,8 @@ def commands() -> list[str]:
 
 
 def missed(found: Vesicles, truth: Vesicles) -> np.ndarray:
-    """Centres (N, 3) of whole true vesicles of a usual size that are not among those found."""
-    usual = (truth.radii_nm > 15) & (truth.radii_nm < 30) & (truth.features["inside_fraction"] > 0.999)
+    """Centres (N, 3) of true vesicles, most of which is in view, that are not among those found."""
+    usual = (truth.radii_nm > 13) & (truth.radii_nm < 40) & (truth.features["inside_fraction"] > 0.7)
     centres = truth.centres_vox[usual]
     there = found.centres_vox[found.accepted]
     nearest = np.array([np.linalg.norm(there - centre, axis=1).min(initial=np.inf) for centre in centres])
