@@ -1,9 +1,12 @@
-"""What `deepvesicle prepare` costs on a label volume of full size, in memory and time.
+"""What `deepvesicle prepare` costs on a label volume of full size, and how exactly it understands contours.
 
 Run by `bin/benchmark prepare`. The labels are a hand segmentation of an in-situ tomogram (250 x 928 x 928 voxels,
 membrane 1, lumen 2), whose grey values were not published: noise of that size takes their place. Vesicles and Golgi
 cisternae are in two volumes; the first and both are prepared, in processes whose peak of resident memory is taken. That
 includes the pages of the memory-mapped tomogram that were touched.
+
+Contours are drawn round the vesicles of the phantoms of `bin/benchmark refine`, by a hand that shakes, and understood
+without and with `--refine`; the fit from the start spheres of that benchmark is the baseline of the same run.
 """
 
 from __future__ import annotations
@@ -19,9 +22,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from deepvesicle.annotations import annotation_of_model
 from deepvesicle.files.tomogram import read_header, write_tomogram
+from deepvesicle.fitting.refine import refine
 from deepvesicle.grid import Grid
+from deepvesicle.phantom.imaging import Imaging
+from deepvesicle.preparing import refit
+from deepvesicle.scoring.match import match
+from deepvesicle.settings import Settings
+from deepvesicle.vesicles import Vesicles
+from imod_bridge.model import Object
+from tests.annotations.scenes import closed, model_of, outlines
+from tests.benchmark.refine import Trial, isolated, trial
 from tests.benchmark.report import ROOT, SHARED_DATA, markdown, write_section
 
 MAX_GB = 3.0
@@ -36,6 +50,11 @@ code = subprocess.run(sys.argv[1:]).returncode
 print("PEAK", resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 sys.exit(code)
 """
+
+
+#: Points of a contour, slices from one drawn to the next, and how far off a click is (SD along each axis, voxels).
+POINTS, EVERY, HAND_VOX = (3, 40), 2, 0.4
+CONTRASTS, CONTOUR_SEED = (1.2, 0.75), 337_000
 
 
 @dataclass(frozen=True)
@@ -79,6 +98,52 @@ def measure(name: str, labels: Sequence[Path], tomogram: Path, folder: Path) -> 
     return Cost(name, entry["vesicles"], len(entry["unclear"]), int(peak) * 1024 / 1e9, seconds)
 
 
+def understood(contrast: float, number: int) -> tuple[Trial, dict[str, Vesicles]]:
+    """A phantom of the benchmark of fits; its vesicles from contours, these refined, and fitted from its starts."""
+    case = trial(isolated, Imaging(contrast=contrast), (CONTOUR_SEED, number))
+    spheres = np.column_stack([case.truth.centres_vox, case.truth.radii_vox])
+    rng = np.random.default_rng((CONTOUR_SEED, number, 1))
+    slices = np.arange(0, case.truth.grid.shape_zyx[0], EVERY)
+    contours = [
+        closed(points) for sphere in spheres for points in outlines(rng, sphere, slices, POINTS, noise=HAND_VOX)
+    ]
+    model = model_of(case.truth.grid, Object("vesicles", tuple(contours)))
+    drawn = annotation_of_model("contours.mod", model, case.truth.grid).vesicles
+    refined, _ = refit(case.tomogram, drawn)
+    return case, {
+        "contours": drawn,
+        "contours, --refine": refined,
+        "fits from start spheres": refine(case.tomogram, case.starts, Settings().refinement),
+    }
+
+
+def contour_rows(phantoms: int) -> list[tuple[str, ...]]:
+    """How exact the spheres are."""
+    rows = []
+    for contrast in CONTRASTS:
+        errors: dict[str, list[NDArray[np.float64]]] = {}
+        for number in range(phantoms):
+            case, tables = understood(contrast, number)
+            for name, found in tables.items():
+                score = match(found, case.truth)
+                p, t = score.pairs.T
+                centre = np.linalg.norm(found.centres_vox[p] - case.truth.centres_vox[t], axis=1)
+                radius = found.radii_vox[p] - case.truth.radii_vox[t]
+                errors.setdefault(name, []).append(np.column_stack([centre, radius]))
+        for name, parts in errors.items():
+            centre, radius = np.concatenate(parts).T
+            rows.append(
+                (
+                    f"d' {contrast:g}, {len(centre)} vesicles",
+                    name,
+                    f"{np.median(centre):.3f}",
+                    f"{radius.mean():+.3f} / {radius.std():.3f}",
+                )
+            )
+            print(*rows[-1], sep="   ", flush=True)
+    return rows
+
+
 def main() -> None:
     """Measure, print the rows and write the section."""
     parser = argparse.ArgumentParser(prog="bin/benchmark prepare", description="Memory and time of prepare.")
@@ -86,6 +151,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not VESICLES.exists() or not CISTERNAE.exists():
         raise SystemExit(f"bin/benchmark prepare needs the label volumes in {SHARED_DATA / 'golgi_vesicles'}")
+    contours = contour_rows(1 if arguments.quick else 3)
     costs = []
     with tempfile.TemporaryDirectory() as scratch:
         tomogram = Path(scratch) / "noise.mrc"
@@ -106,6 +172,14 @@ def main() -> None:
         "dataset at 2.2 nm. Vesicles that are no spheres, such as elongated ones and cisternae, are unclear.",
         "",
         *markdown(("labels", "vesicles", "unclear", "peak memory, GB", "seconds"), rows),
+        "",
+        f"Contours of {POINTS[0]} to {POINTS[1]} points round isolated vesicles of phantoms (voxels of 1.8 to 2.6 nm)",
+        f"on every second slice, each point {HAND_VOX:g} voxels off along x and y (SD). *Fits from start spheres* are",
+        "those of `bin/benchmark refine`, from spheres that are 30 % off.",
+        "",
+        *markdown(
+            ("phantoms", "spheres from", "median error of the centre, voxels", "radius: bias / SD, voxels"), contours
+        ),
     ]
     if arguments.quick:
         print("\n".join(lines))
