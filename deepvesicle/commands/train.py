@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from deepvesicle.network.zoo import Network
 
 #: Defaults that depend on what is trained: steps, rate and steps between validations.
-FROM_SCRATCH, FINE_TUNING = (11_000, 1e-3, 250), (1000, 3e-4, 100)
+FROM_SCRATCH, FINE_TUNING = (11_000, 1e-3, 250), (600, 3e-4, 60)
 #: Without a higher validation Dice for so many validations, a training on datasets ends.
 PATIENCE = 8
 PHANTOM_SHARE = 0.3
+#: Steps on phantoms alone until one of them is replaced: two cores simulate about as fast as they train.
+STEPS_OF_A_PHANTOM = 6
 
 
 def train(
@@ -120,6 +122,7 @@ def train(
         save_every=save_every,
         patience=(PATIENCE if data else 0) if patience is None else patience,
         phantoms=share,
+        new_phantom_every=round(STEPS_OF_A_PHANTOM / max(share, 0.05)),
         frozen_levels=freeze,
         normalisation=NormalisationMethod() if begin is None else begin.normalisation,
         seed=seed,
