@@ -41,6 +41,9 @@ _LEAST_SHIFT_NM, _LEAST_RADIUS_NM = 4.0, 1.0
 _LEAST_MOVE_NM = 3.0
 #: Fewer spheres tell nothing; fewer than the second cannot tell that there is no membrane.
 _MIN_SPHERES, _FOR_ABSENCE = 4, 8
+#: A sphere is looked at where this share of its points is inside the tomogram, and a place is compared where the
+#: spheres have that many times as many points inside as where they were drawn.
+_LEAST_INSIDE, _LEAST_POINTS = 0.25, 0.5
 
 _Change = Callable[[Floats, Floats], tuple[Floats, Floats]]
 
@@ -52,7 +55,8 @@ class Placement:
     Parameters
     ----------
     contrast : float
-        Grey beside the membrane less grey in it, in SDs of a voxel, mean over the spheres; NaN where there are too few.
+        Grey beside the membrane less grey in it, in SDs of a voxel, mean over all that is inside the tomogram; NaN
+        where there are too few spheres.
     significance : float
         In standard deviations of the same at wrong places.
     radius_nm : float
@@ -60,12 +64,15 @@ class Placement:
         little. Negative where they lie within.
     warning : str
         What the user should look at; empty where the spheres lie about right, or nothing can be told.
+    told : bool
+        Whether there were enough spheres, and enough of them inside the tomogram, to say something.
     """
 
     contrast: float
     significance: float
     radius_nm: float = 0.0
     warning: str = ""
+    told: bool = True
 
 
 def check_placement(tomogram: Tomogram, vesicles: Vesicles) -> Placement:
@@ -78,45 +85,51 @@ def check_placement(tomogram: Tomogram, vesicles: Vesicles) -> Placement:
     vesicles : Vesicles
         On its grid, with outer radii.
     """
+    nothing = Placement(float("nan"), float("nan"), told=False)
     if len(vesicles) < _MIN_SPHERES:
-        return Placement(float("nan"), float("nan"))
+        return nothing
     look = _Look(tomogram, vesicles)
+    if len(look.centres) < _MIN_SPHERES:
+        return nothing
     here = look.contrast(look.centres, look.radii)
     tried = [(name, change, look.contrast(*change(look.centres, look.radii))) for name, change in _changes(tomogram)]
     tried = [item for item in tried if np.isfinite(item[2])]
     if not np.isfinite(here) or not tried:
-        return Placement(float("nan"), float("nan"))
+        return nothing
     elsewhere = np.array([value for _, _, value in tried])
     middle = float(np.median(elsewhere))
     spread = max(1.4826 * float(np.median(np.abs(elsewhere - middle))), 1e-9)
     significance = (here - middle) / spread
     name, change, best = max(tried, key=lambda item: item[2])
-    radius_nm, at_radius = look.best_radius()
+    radius_nm, at_radius, lowest = look.best_radius()
     warning = ""
-    if significance < -_SEEN and -here > max(best, at_radius):
+    if (middle - lowest) / spread > _SEEN and -lowest > max(best, at_radius):
         warning = "the membranes of the spheres are brighter than what is around them: try --invert"
     elif at_radius >= best and (at_radius - middle) / spread > _SEEN:
         if at_radius > _BETTER_RADIUS * here and abs(radius_nm) > _LEAST_RADIUS_NM:
             return Placement(here, significance, radius_nm)
     elif (best - middle) / spread > _CLEAR and best > _BETTER_PLACE * max(here, 0.0):
         warning = f"the spheres fit the membranes far better {look.described(name, change)}: check the model"
-    elif significance < _SEEN and len(vesicles) >= _FOR_ABSENCE:
+    elif significance < _SEEN and len(look.centres) >= _FOR_ABSENCE:
         warning = "no dark membranes are seen where the spheres are: check model and tomogram in 3dmod"
-    return Placement(here, significance, warning=warning)
+    return Placement(here, significance, warning=warning, told=bool(warning) or significance >= _SEEN)
 
 
 class _Look:
     """Shell contrast of a set of spheres in a tomogram."""
 
     def __init__(self, tomogram: Tomogram, vesicles: Vesicles) -> None:
-        rows = np.unique(np.linspace(0, len(vesicles) - 1, min(_MAX_SPHERES, len(vesicles))).astype(int))
         self.tomogram = tomogram
-        self.centres, self.radii = vesicles.centres_vox[rows], vesicles.radii_vox[rows]
         directions = mirrored_directions(_DIRECTIONS)
         self.directions = directions[np.abs(directions[:, 0]) < _MAX_Z]
-        self.sd = 1.0
-        values = self._grey(self.centres, np.maximum(self.radii - self._vox(HALF_BILAYER_NM), 1.0))
-        self.sd = max(float(np.nanstd(values)), 1e-9) if np.isfinite(values).any() else 1.0
+        self.sd, self.least = 1.0, 0.0
+        values = self._contrasts(vesicles.centres_vox, vesicles.radii_vox)
+        rows = np.flatnonzero(np.isfinite(values).mean(axis=1) >= _LEAST_INSIDE)
+        rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(_MAX_SPHERES, len(rows))).astype(int))]
+        self.centres, self.radii = vesicles.centres_vox[rows], vesicles.radii_vox[rows]
+        self.least = _LEAST_POINTS * float(np.isfinite(values[rows]).sum())
+        grey = self._grey(self.centres, self._middle(self.radii))
+        self.sd = max(float(np.nanstd(grey)), 1e-9) if np.isfinite(grey).any() else 1.0
 
     def _vox(self, length_nm: float) -> float:
         return length_nm / self.tomogram.grid.voxel_nm
@@ -130,15 +143,22 @@ class _Look:
         grey = np.asarray(self.tomogram.data[z, y, x], dtype=float) * (-1 if self.tomogram.invert else 1)
         return np.where(inside, grey, np.nan) / self.sd
 
-    def contrast(self, centres: Floats, radii: Floats) -> float:
-        """Grey on both sides less grey in the membrane, mean over the spheres; NaN where most are outside."""
-        middle = radii - self._vox(HALF_BILAYER_NM)
-        aside = self._vox(_ASIDE_NM)
+    def _middle(self, radii: Floats) -> Floats:
+        """Radii to the middle of the bilayer."""
+        return np.maximum(radii - self._vox(HALF_BILAYER_NM), 0.0)
+
+    def _contrasts(self, centres: Floats, radii: Floats) -> Floats:
+        """Grey on both sides less grey in the membrane (N, directions); NaN where one of them is outside."""
+        middle, aside = self._middle(radii), self._vox(_ASIDE_NM)
         inner, outer = np.maximum(middle - aside, 0.3 * middle), middle + aside
-        here, inside, outside = (self._grey(centres, np.maximum(r, 0.0)) for r in (middle, inner, outer))
-        each = _row_means(inside) / 2 + _row_means(outside) / 2 - _row_means(here)
-        known = np.isfinite(each)
-        return float(each[known].mean()) if known.sum() > len(each) / 2 else float("nan")
+        here, inside, outside = (self._grey(centres, r) for r in (middle, inner, outer))
+        return (inside + outside) / 2 - here
+
+    def contrast(self, centres: Floats, radii: Floats) -> float:
+        """Mean contrast of all points of spheres that are inside; NaN where too few are."""
+        values = self._contrasts(centres, radii)
+        known = np.isfinite(values)
+        return float(values[known].mean()) if known.any() and known.sum() >= self.least else float("nan")
 
     def described(self, name: str, change: _Change) -> str:
         """A better place in words, after a search for shifts about it along all axes."""
@@ -161,22 +181,14 @@ class _Look:
         ]
         return ", ".join(([name] if name else []) + moves)
 
-    def best_radius(self) -> tuple[float, float]:
-        """By how much the radii of all spheres should change, nm, and the contrast then."""
+    def best_radius(self) -> tuple[float, float, float]:
+        """By how much the radii of all spheres should change, nm, the contrast then, and the lowest one of any."""
         steps = np.arange(-_FARTHEST_RADIUS_NM, _FARTHEST_RADIUS_NM + 1e-6, _RADIUS_STEP_NM)
         values = np.array([self.contrast(self.centres, self.radii + self._vox(step)) for step in steps])
         if not np.isfinite(values).any():
-            return 0.0, float("nan")
+            return 0.0, float("nan"), float("nan")
         best = int(np.nanargmax(values))
-        return float(steps[best]), float(values[best])
-
-
-def _row_means(values: Floats) -> Floats:
-    """Mean of each row of those that are numbers; NaN for a row that is mostly outside the tomogram."""
-    known = np.isfinite(values)
-    count = known.sum(axis=1)
-    total = np.where(known, values, 0.0).sum(axis=1)
-    return np.where(count > values.shape[1] / 2, total / np.maximum(count, 1), np.nan)
+        return float(steps[best]), float(values[best]), float(np.nanmin(values))
 
 
 def _steps(step: float, farthest: float) -> Floats:

@@ -76,6 +76,24 @@ def test_inverted_contrast(tomogram: Tomogram, truth: Vesicles) -> None:
     assert "--invert" in check_placement(replace(tomogram, invert=True), truth).warning
     turned = Tomogram(-tomogram.data, tomogram.grid, invert=True)
     assert check_placement(turned, truth).warning == ""
+    small = truth.replace(radii_vox=truth.radii_vox - 1.0)
+    assert "--invert" in check_placement(replace(tomogram, invert=True), small).warning
+
+
+def test_vesicles_cut_by_the_faces_count_with_what_is_inside(tomogram: Tomogram, truth: Vesicles) -> None:
+    """A section through the middle of the vesicles, in which hardly one is whole."""
+    cut = truth.select(np.abs(truth.centres_vox[:, 0] - 28) < 16)
+    section = Tomogram(tomogram.data[22:34], Grid((12, *GRID.shape_zyx[1:]), GRID.voxel_nm))
+    spheres = Vesicles.from_spheres(section.grid, cut.centres_vox - [22, 0, 0], cut.radii_vox)
+    z, radii = spheres.centres_vox[:, 0], spheres.radii_vox
+    assert ((z - radii > 0) & (z + radii < 11)).sum() == 0 and len(cut) > 8
+    right = check_placement(section, spheres)
+    assert right.told and right.warning == "" and right.contrast > 0.8
+    assert "--invert" in check_placement(replace(section, invert=True), spheres).warning
+    beside = spheres.replace(centres_vox=spheres.centres_vox + [0, 12, 0])
+    assert "about 12 voxels back in y" in check_placement(section, beside).warning
+    other = spheres.replace(centres_vox=np.random.default_rng(5).uniform(0, 1, (len(cut), 3)) * [11, 119, 129])
+    assert "no dark membranes" in check_placement(section, other).warning
 
 
 def test_nothing_there(truth: Vesicles, rng: np.random.Generator) -> None:
@@ -86,10 +104,10 @@ def test_nothing_there(truth: Vesicles, rng: np.random.Generator) -> None:
 def test_nothing_can_be_told(tomogram: Tomogram, truth: Vesicles) -> None:
     for few in (Vesicles.empty(GRID), truth.select(np.arange(3))):
         placement = check_placement(tomogram, few)
-        assert np.isnan(placement.contrast) and placement.warning == ""
-    outside = moved(truth, lambda c: c + 500)
-    assert check_placement(tomogram, outside).warning == ""
+        assert np.isnan(placement.contrast) and placement.warning == "" and not placement.told
+    outside = check_placement(tomogram, moved(truth, lambda c: c + 500))
+    assert outside.warning == "" and not outside.told
     small = Grid((6, 7, 8), 2.0)
     even = Tomogram(np.ones(small.shape_zyx, np.float32), small)
     inside = Vesicles.from_spheres(small, np.full((9, 3), 3.0), np.full(9, 3.0))
-    assert check_placement(even, inside).warning == ""
+    assert not check_placement(even, inside).told
