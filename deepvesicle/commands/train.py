@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,6 +42,14 @@ def train(
             max=1,
             metavar="SHARE",
             help=f"Share of the patches from phantoms, beside datasets. Default: {PHANTOM_SHARE:g}.",
+        ),
+    ] = None,
+    validation: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Tomogram of the datasets that validates; may be repeated. Default: the one with the fewest vesicles, "
+            "more of them in large datasets, or a side of the only one.",
         ),
     ] = None,
     freeze: Annotated[
@@ -101,13 +113,13 @@ def train(
     from deepvesicle.commands.console import progress, say
     from deepvesicle.network.card import model_card
     from deepvesicle.network.normalise import NormalisationMethod
-    from deepvesicle.network.training import TrainingSettings, calibrate_threshold
+    from deepvesicle.network.training import TrainingSettings, calibrate_threshold, is_exhausted, steps_done
     from deepvesicle.network.training import train as train_network
     from deepvesicle.network.unet import UNetShape
     from deepvesicle.network.zoo import load_network, save_network
 
     begin = None if init is None else load_network(init)
-    data = _training_data(datasets, patch) if datasets else None
+    data = _training_data(datasets, patch, validation or []) if datasets else None
     default_steps, default_rate, save_every = FROM_SCRATCH if begin is None else FINE_TUNING
     share = (PHANTOM_SHARE if phantoms is None else phantoms) if data else 1.0
     settings = TrainingSettings(
@@ -130,7 +142,9 @@ def train(
     _check(settings, output, threshold, resume)
     if data:
         say(f"training on {_named(data.training)}; validation on {_named(data.validation)}")
-    with progress("training", settings.steps) as advance:
+    if resume:
+        say(_where_it_stands(output, settings.steps))
+    with progress("training", settings.steps) as advance, _asked_to_stop() as stop:
         model, rows = train_network(
             settings,
             output,
@@ -140,16 +154,25 @@ def train(
             max_minutes=minutes,
             report=_print_row,
             progress=_differences(advance),
+            stop=stop,
         )
-    if not rows:
-        say("stopped before the first validation; go on with --resume")
+    done = steps_done(output)
+    if is_exhausted(rows, settings.patience):
+        say(f"ended after step {done}: {settings.patience} validations without a higher Dice")
+    elif done < settings.steps:
+        say(f"stopped after step {done} of {settings.steps}; go on with --resume")
+    if stop():
+        raise KeyboardInterrupt
+    if not rows or rows[-1]["step"] == 0:
+        say("no validation yet, so no model was written")
         return
     from deepvesicle.report.training_plot import draw_history
 
     draw_history(rows, output / "history.png")
-    best, dice = calibrate_threshold(model, settings, data)
-    print(f"best threshold {best:g} (Dice of the validation {dice:.3f})")
+    usual = None if begin is None else begin.threshold
+    best, dice = calibrate_threshold(model, settings, data, usual=usual)
     threshold = best if threshold is None else threshold
+    print(f"threshold {threshold:g}" + (f" as given; {best:g} would be best" if threshold != best else ""))
     extra: dict[str, Any] = {
         "training": settings.to_json(),
         "steps_done": int(rows[-1]["step"]),
@@ -190,7 +213,38 @@ def train(
     print(f"wrote {network.folder}")
 
 
-def _training_data(folders: list[Path], patch: int) -> TrainingData:
+@contextlib.contextmanager
+def _asked_to_stop() -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C, or SIGTERM, end the training after its present step; the second one ends it at once."""
+    asked = threading.Event()
+    before: dict[signal.Signals, Any] = {}
+
+    def ask(number: int, _: Any) -> None:
+        asked.set()
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    with contextlib.suppress(ValueError):  # not the main thread
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, ask)
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _where_it_stands(folder: Path, steps: int) -> str:
+    """What --resume finds."""
+    from deepvesicle.network.training import checkpoint_path, steps_done
+
+    if not checkpoint_path(folder).exists():
+        return f"{folder} holds no checkpoint: a new training begins"
+    done = steps_done(folder)
+    return f"going on from step {done} of {steps}" if done < steps else f"all {steps} steps are done"
+
+
+def _training_data(folders: list[Path], patch: int, validation: list[str]) -> TrainingData:
     """The datasets, cut into what is trained on and what validates."""
     from deepvesicle.errors import UsageError
     from deepvesicle.network.dataset import read_dataset
@@ -205,7 +259,7 @@ def _training_data(folders: list[Path], patch: int) -> TrainingData:
             got=" and ".join(f"{nm:g} nm" for nm in sizes),
             remedy="Prepare them with the same --network-voxel-size",
         )
-    return TrainingData(*split(datasets, patch))
+    return TrainingData(*split(datasets, patch, validation))
 
 
 def _voxel_nm(given: float | None, begin: Network | None, data: TrainingData | None) -> float:
@@ -267,18 +321,28 @@ def _differences(advance: Any) -> Any:
 
 def _compared(begin: Network | None, network: Network, data: TrainingData) -> str:
     """Print how the network does on the validation parts, beside the one it began as; what the card says of it."""
-    from deepvesicle.commands.console import progress
+    from deepvesicle.commands.console import progress, warn
     from deepvesicle.tuning import standing, table
 
     both = [("before", begin)] if begin is not None else []
     networks = [*both, ("after", network)]
     with progress("comparing on the validation parts", len(networks) * len(data.validation)) as advance:
-        text = table([(name, standing(each, data.validation, progress=advance)) for name, each in networks])
+        standings = [(name, standing(each, data.validation, progress=advance)) for name, each in networks]
+    text = table(standings)
     print(text)
+    (_, first), (_, last) = standings[0], standings[-1]
+    if last.f1 < first.f1 or (last.f1 == first.f1 and last.final_dice < first.final_dice):
+        warn(
+            f"the new network finds the vesicles of the validation less well than the one before (F1 {last.f1:.3f}, "
+            f"not {first.f1:.3f}): it may have seen too little; more annotated vesicles help most"
+        )
     return f"\n## On the validation parts, through the whole pipeline\n\n{text}\n"
 
 
 def _print_row(row: dict[str, float]) -> None:
+    if not row["step"]:
+        print(f"step 0  validation dice {row['validation_dice']:.4f}", flush=True)
+        return
     print(
         f"step {row['step']:.0f}  loss {row['loss']:.4f}  dice {row['dice']:.4f}  "
         f"validation dice {row['validation_dice']:.4f}  {row['patches'] / max(row['seconds'], 1e-9):.1f} patches/s",

@@ -53,7 +53,7 @@ A 3D U-Net (csbdeep blocks) of {shape.levels} levels and {shape.filters} filters
 
 - from {begun}{frozen}
 - {last["step"]:.0f} of {settings.steps} steps of {settings.batch} patches of {settings.patch_vox}^3 voxels,
-  {last["seconds"] / 60:.0f} minutes in all
+  {_duration(last["seconds"])} in all
 - Adam, highest rate {settings.learning_rate:g}, falling to 0 over the last {settings.fall:.0%}; {settings.precision}
 - loss: {settings.loss}; moving average of the weights (momentum {settings.average:g}), the best one of all validations
 - {validated}: Dice {dice:.3f} at threshold {best:g}, the best one there
@@ -67,6 +67,10 @@ A 3D U-Net (csbdeep blocks) of {shape.levels} levels and {shape.filters} filters
 
 `network.weights.h5`, sha256 `{{weights_sha256}}`
 """
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 150 else f"{seconds / 60:.0f} minutes"
 
 
 _PHANTOM_LIMITS = """\

@@ -314,7 +314,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             manifest["format"] == FORMAT and float(manifest["voxel_nm"]) > 0 and isinstance(manifest["volumes"], dict)
         )
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise DatasetError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
+        raise DatasetError(
+            f"{path} is damaged", expected="what deepvesicle prepare wrote", remedy="Prepare the tomograms again"
+        ) from error
     if not good:
         raise DatasetError(f"{path} is not a manifest that this version knows", expected=f"format {FORMAT}")
     return dict(manifest)

@@ -20,7 +20,8 @@ from deepvesicle.vesicles import Vesicles
 #: Share of the vesicles that validation gets.
 VALIDATION_SHARE = 0.2
 #: How often a patch is drawn where there are vesicles, where it is dark without any, and anywhere.
-KIND_SHARES = {"vesicles": 0.5, "membranes": 0.25, "anywhere": 0.25}
+KIND_ANYWHERE = "anywhere"
+KIND_SHARES = {"vesicles": 0.5, "membranes": 0.25, KIND_ANYWHERE: 0.25}
 #: Edge of the blocks that these kinds are told apart in, voxels.
 BLOCK_VOX = 16
 #: Dark: this many SDs under the mean. Of the blocks without vesicles, this share is the darkest, or "membranes".
@@ -81,19 +82,23 @@ class Part:
         return f"{self.volume.name}, {', '.join(axes)}"
 
 
-def split(datasets: Sequence[Dataset], patch_vox: int) -> tuple[list[Part], list[Part]]:
+def split(datasets: Sequence[Dataset], patch_vox: int, names: Sequence[str] = ()) -> tuple[list[Part], list[Part]]:
     """Parts for training and for validation: whole tomograms where there are several, else a side of the only one.
+
+    Of several, that with the fewest vesicles validates, and others as long as they have a fifth of all together.
 
     Parameters
     ----------
     datasets : sequence of Dataset
     patch_vox : int
         Neither side of a tomogram that is cut gets narrower, if that can be.
+    names : sequence of str
+        Tomograms that shall validate.
 
     Raises
     ------
     DatasetError
-        Fewer than two vesicles in all: nothing to learn from, or nothing to validate on.
+        Fewer than two vesicles in all: nothing to learn from, or nothing to validate on; or a name that is not there.
     """
     volumes = [volume for dataset in datasets for volume in dataset.volumes]
     total = sum(len(volume.vesicles) for volume in volumes)
@@ -101,6 +106,8 @@ def split(datasets: Sequence[Dataset], patch_vox: int) -> tuple[list[Part], list
         raise DatasetError(
             f"the datasets hold {total} vesicles", expected="at least two, better a hundred", remedy="Annotate more"
         )
+    if names:
+        return _named(volumes, names)
     with_any = sorted((v for v in volumes if len(v.vesicles)), key=lambda v: (len(v.vesicles), v.name))
     if len(with_any) == 1:
         first, second = _cut(with_any[0], patch_vox)
@@ -110,6 +117,20 @@ def split(datasets: Sequence[Dataset], patch_vox: int) -> tuple[list[Part], list
         if len(kept) + 1 < len(with_any) and sum(len(v.vesicles) for v in (*kept, volume)) <= VALIDATION_SHARE * total:
             kept.append(volume)
     return [Part.whole(v) for v in volumes if not any(v is k for k in kept)], [Part.whole(v) for v in kept]
+
+
+def _named(volumes: Sequence[TrainingVolume], names: Sequence[str]) -> tuple[list[Part], list[Part]]:
+    """What validates as the user wants it."""
+    known = [volume.name for volume in volumes]
+    for name in names:
+        if name not in known:
+            raise DatasetError(f"the datasets hold no tomogram {name}", expected=", ".join(known))
+    kept = [Part.whole(v) for v in volumes if v.name in names]
+    rest = [Part.whole(v) for v in volumes if v.name not in names]
+    for parts, use in ((rest, "train"), (kept, "validate")):
+        if not sum(len(part.volume.vesicles) for part in parts):
+            raise DatasetError(f"no vesicles are left to {use} on", remedy="Choose other tomograms for validation")
+    return rest, kept
 
 
 def _cut(volume: TrainingVolume, patch_vox: int) -> tuple[Part, Part]:
@@ -165,10 +186,11 @@ class DatasetPatches:
             names = ", ".join(part.name() for part in parts)
             raise DatasetError(f"nothing is annotated in {names}", remedy="Check the outline given to prepare")
 
-    def patch(self, size: int, rng: np.random.Generator) -> Patch:
-        """A random patch of `size` voxels along each axis, without augmentation."""
-        shares = np.array([KIND_SHARES[kind] for kind in self._present])
-        rows = self._places[self._present[int(rng.choice(len(shares), p=shares / shares.sum()))]]
+    def patch(self, size: int, rng: np.random.Generator, *, balanced: bool = True) -> Patch:
+        """A random patch of `size` voxels along each axis, without augmentation; from anywhere if not balanced."""
+        kinds = self._present if balanced else [KIND_ANYWHERE]
+        shares = np.array([KIND_SHARES[kind] for kind in kinds])
+        rows = self._places[kinds[int(rng.choice(len(shares), p=shares / shares.sum()))]]
         number, *place = rows[int(rng.integers(len(rows)))]
         part = self._parts[number]
         starts = []
@@ -221,5 +243,5 @@ def _kinds_of_blocks(part: Part, normalisation: Normalisation) -> dict[str, NDAr
     return {
         "vesicles": places[usable & (vesicle > 0.01)],
         "membranes": places[darkest],
-        "anywhere": places[usable],
+        KIND_ANYWHERE: places[usable],
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import signal
 from collections import deque
 from dataclasses import replace
 from itertools import count
@@ -89,6 +90,7 @@ def _produce(
 ) -> None:
     """Body of a process that simulates every `step`-th phantom, until the parent ends, killed or not."""
     parent = multiprocessing.parent_process()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training, which ends this process
     os.nice(15)  # the training waits for its slowest thread: simulate in what it leaves
     for number in count(first, step):
         # of its number alone, whoever makes it and in whatever order

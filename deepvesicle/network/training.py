@@ -30,6 +30,10 @@ HISTORY_COLUMNS = ("step", "seconds", "patches", "loss", "dice", "validation_dic
 #: Steps between two contributions to the moving average of the weights.
 AVERAGED_EVERY = 4
 VALIDATION_SEED = 987_654
+#: Dice by which another threshold must be better than that of the network a training went on from.
+CLEARLY_BETTER = 0.01
+#: Longest time between checkpoints.
+SAVE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -185,11 +189,6 @@ class _State:
         """Highest validation Dice so far; that of `best`."""
         return max((row["validation_dice"] for row in self.rows), default=-1.0)
 
-    def without_gain(self) -> int:
-        """Validations since the best one."""
-        scores = [row["validation_dice"] for row in self.rows]
-        return len(scores) - 1 - int(np.argmax(scores)) if scores else 0
-
 
 _WEIGHTS = ("weights", "average", "best", "optimizer")
 
@@ -215,18 +214,46 @@ def _load_state(path: Path, identity: Mapping[str, Any]) -> _State:
             state = _State(int(file["step"]), **parts, rows=rows, seconds=float(file["seconds"]), sums=file["sums"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise NetworkError(
-            f"{path} cannot be used ({error})", expected="a checkpoint of this version", remedy="Train in a new folder"
+            f"{path} is damaged, or of another version",
+            expected="a checkpoint of this version",
+            remedy="Train in a new folder; a model that the old one holds can be its --init",
         ) from error
     wanted = json.loads(json.dumps(identity))
     for name in sorted(before.keys() | wanted.keys()):
         if name != "steps" and before.get(name) != wanted.get(name):
+            long = name in _LONG
             raise UsageError(
-                f"the training in {path.parent} was begun with another {name.replace('_', ' ')}",
-                expected=str(before.get(name)),
-                got=str(wanted.get(name)),
+                f"the training in {path.parent} was begun with {_LONG[name] if long else 'another ' + _in_words(name)}",
+                expected="" if long else str(before.get(name)),
+                got="" if long else str(wanted.get(name)),
                 remedy="Resume with what it was begun with, or train in a new folder",
             )
     return state
+
+
+#: What is too long to be printed when it differs.
+_LONG = {"data": "other datasets", "initial": "other initial weights"}
+
+
+def _in_words(name: str) -> str:
+    return {"patch_vox": "size of patches", "voxel_nm": "voxel size", "shape": "network"}.get(
+        name, name.replace("_", " ")
+    )
+
+
+def is_exhausted(rows: Sequence[Mapping[str, float]], patience: int) -> bool:
+    """Whether so many validations (0: any number) have passed without a higher Dice."""
+    scores = [row["validation_dice"] for row in rows]
+    return bool(scores) and 0 < patience <= len(scores) - 1 - int(np.argmax(scores))
+
+
+def steps_done(folder: Path) -> int:
+    """Steps that a training folder's checkpoint has behind it; 0 where there is none that can be read."""
+    try:
+        with np.load(checkpoint_path(folder)) as file:
+            return int(file["step"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return 0
 
 
 def checkpoint_path(folder: Path) -> Path:
@@ -266,6 +293,7 @@ def train(
     max_minutes: float | None = None,
     report: Callable[[dict[str, float]], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> tuple[Any, list[dict[str, float]]]:
     """Train on phantoms made on the fly, on datasets, or on both.
 
@@ -276,7 +304,7 @@ def train(
     ----------
     settings : TrainingSettings
     folder : Path
-        Receives `checkpoint.npz` and `history.csv` after every `save_every` steps.
+        Receives `history.csv` after every `save_every` steps, and `checkpoint.npz` then and every minute.
     data : TrainingData, optional
         Without it, phantoms are all there is.
     resume : bool
@@ -289,13 +317,15 @@ def train(
         Called with a row of the history.
     progress : callable, optional
         Called with (steps done, steps in all).
+    stop : callable, optional
+        Asked after every step; the training stops, with a checkpoint, when it says so.
 
     Returns
     -------
     model : keras.Model
-        With the averaged weights of the validation with the highest Dice.
+        With the averaged weights of the validation with the highest Dice, the initial weights among them.
     rows : list of dict
-        The whole history, earlier runs of the folder included.
+        The whole history, earlier runs of the folder included; with initial weights, it begins with theirs (step 0).
 
     Raises
     ------
@@ -324,7 +354,7 @@ def train(
             variable.assign(value)
 
     def is_done() -> bool:
-        return state.step >= settings.steps or 0 < settings.patience <= state.without_gain()
+        return state.step >= settings.steps or is_exhausted(state.rows, settings.patience)
 
     def save() -> None:
         state.weights = model.get_weights()
@@ -338,7 +368,14 @@ def train(
     source = _Source(settings, data)
     try:
         validation = _validation_batches(settings, data)
+        if initial is not None and not state.rows and state.step == 0:
+            unknown = float("nan")
+            first = (0.0, 0.0, 0.0, unknown, unknown, _validate(model, validation), 0.0)
+            state.rows.append(dict(zip(HISTORY_COLUMNS, first, strict=True)))
+            if report:
+                report(state.rows[0])
         started, before = time.monotonic(), state.seconds
+        saved = started
         while not is_done():
             optimizer.learning_rate = settings.rate(state.step)
             grey, targets = source.batch(state.step)
@@ -379,10 +416,15 @@ def train(
                 state.rows.append(row)
                 state.sums = np.zeros(3)
                 save()
+                saved = time.monotonic()
                 if report:
                     report(row)
-            if max_minutes is not None and time.monotonic() - started > 60 * max_minutes and not is_done():
+            now = time.monotonic()
+            stopped = (stop is not None and stop()) or (max_minutes is not None and now - started > 60 * max_minutes)
+            if (stopped or now - saved > SAVE_SECONDS) and not is_done():
                 save()
+                saved = now
+            if stopped:
                 break
         model.set_weights(state.best if state.rows else state.average)
         return model, state.rows
@@ -492,13 +534,17 @@ def _average_into(average: Weights, weights: Weights, momentum: float, step: int
         mean += (1 - m) * value
 
 
-def _validation_batches(settings: TrainingSettings, data: TrainingData | None) -> list[Patch]:
-    """What a training is validated on: patches of the data's validation parts, or phantoms where there are none."""
+def _validation_batches(settings: TrainingSettings, data: TrainingData | None, *, balanced: bool = True) -> list[Patch]:
+    """What a training is validated on: patches of the data's validation parts, or phantoms where there are none.
+
+    Balanced, as in the training, they tell steps apart; a threshold is chosen on patches from anywhere.
+    """
     if data is None:
         return validation_phantoms(settings)
     source = DatasetPatches(data.validation, settings.normalisation)
     rng = np.random.default_rng(VALIDATION_SEED)
-    return [source.patch(settings.patch_vox, rng) for _ in range(settings.validation_patches)]
+    count = settings.validation_patches * (1 if balanced else 2)
+    return [source.patch(settings.patch_vox, rng, balanced=balanced) for _ in range(count)]
 
 
 def validation_phantoms(settings: TrainingSettings) -> list[Patch]:
@@ -529,13 +575,28 @@ def _validate(model: Any, patches: Sequence[Patch]) -> float:
 
 
 def calibrate_threshold(
-    model: Any, settings: TrainingSettings, data: TrainingData | None = None
+    model: Any, settings: TrainingSettings, data: TrainingData | None = None, *, usual: float | None = None
 ) -> tuple[float, float]:
-    """Find the threshold with the best Dice on what validates; that Dice (hard, over all known voxels), too."""
-    thresholds = np.arange(0.2, 0.85, 0.05)
+    """Find the threshold with the best Dice on what validates.
+
+    Parameters
+    ----------
+    model : keras.Model
+    settings : TrainingSettings
+    data : TrainingData, optional
+    usual : float, optional
+        Threshold to keep if no other one is clearly better: that of the network the training went on from.
+
+    Returns
+    -------
+    threshold : float
+    dice : float
+        With it; hard, over all known voxels.
+    """
+    thresholds = np.append(np.arange(0.2, 0.85, 0.05), 0.5 if usual is None else usual)
     both = np.zeros(len(thresholds))
     total = np.zeros(len(thresholds))
-    for grey, share, known in _validation_batches(settings, data):
+    for grey, share, known in _validation_batches(settings, data, balanced=False):
         predicted = _predicted(model, grey)
         truth, counts = (share > 0.5) & (known > 0), known > 0
         for i, threshold in enumerate(thresholds):
@@ -544,6 +605,8 @@ def calibrate_threshold(
             total[i] += np.count_nonzero(found) + np.count_nonzero(truth)
     scores = 2 * both / np.maximum(total, 1)
     best = int(np.argmax(scores))
+    if usual is not None and scores[best] < scores[-1] + CLEARLY_BETTER:
+        best = len(thresholds) - 1
     return round(float(thresholds[best]), 2), float(scores[best])
 
 

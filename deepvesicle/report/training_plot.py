@@ -23,7 +23,7 @@ def draw_history(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     figure = Figure(figsize=(6.4, 5.2), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     above.plot(steps, [row["loss"] for row in rows], color="#0072b2", marker=".")
-    above.set(ylabel="loss (training)", ylim=(0, None))
+    above.set(ylabel="loss (training)", ylim=(0, None), xlim=(0, 1.02 * steps[-1]))
     below.plot(steps, [row["dice"] for row in rows], color="#0072b2", marker=".", label="training patches")
     below.plot(steps, [row["validation_dice"] for row in rows], color="#d55e00", marker="s", ms=3, label="validation")
     best = max(rows, key=lambda row: row["validation_dice"])

@@ -101,8 +101,8 @@ def test_damage_is_noticed(tmp_path: Path) -> None:
         read_dataset(folder)
     volume.path.write_bytes(whole)
     for text, said in (
-        (manifest[:40], "cannot be read"),
-        ("[]", "cannot be read"),
+        (manifest[:40], "is damaged; expected what deepvesicle prepare wrote"),
+        ("[]", "is damaged"),
         (json.dumps(json.loads(manifest) | {"format": 99}), "expected format 1"),
         (json.dumps(json.loads(manifest) | {"volumes": {}}), "holds no tomogram"),
     ):

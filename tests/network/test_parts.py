@@ -56,6 +56,17 @@ def test_many_tomograms_give_a_fifth_of_the_vesicles(tmp_path: Path) -> None:
     assert len(training) == 8 and len(validation) == 2
 
 
+def test_the_user_says_what_validates(tmp_path: Path) -> None:
+    drawn_dataset(tmp_path, ("one", "two", "three"))
+    datasets = [read_dataset(tmp_path)]
+    training, validation = split(datasets, 16, ["two"])
+    assert [part.name() for part in training] == ["one", "three"] and [part.name() for part in validation] == ["two"]
+    with pytest.raises(DatasetError, match="no tomogram four; expected one, two, three"):
+        split(datasets, 16, ["four"])
+    with pytest.raises(DatasetError, match="no vesicles are left to train on"):
+        split(datasets, 16, ["one", "two", "three"])
+
+
 def test_too_few_vesicles(tmp_path: Path) -> None:
     tomogram, vesicles = drawn_tomogram()
     add_volume(tmp_path / "none", "one", tomogram, vesicles.select([]), voxel_nm=3.3, source={})

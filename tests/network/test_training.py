@@ -25,6 +25,7 @@ from deepvesicle.network.training import (
     checkpoint_path,
     focal_loss,
     soft_dice,
+    steps_done,
     train,
 )
 from deepvesicle.network.unet import UNetShape, build_unet
@@ -153,6 +154,51 @@ def test_a_training_ends_when_it_gains_no_more(tmp_path: Path) -> None:
     assert same == rows  # resumed, it is done
 
 
+def test_initial_weights_that_are_best_are_kept(tmp_path: Path) -> None:
+    data = drawn_data(tmp_path / "set")
+    settings = replace(TINY, steps=40, save_every=20, validation_patches=4)
+    good, rows = train(settings, tmp_path / "first", data=data)
+    harmful = replace(settings, steps=8, save_every=4, learning_rate=1.0)
+    again, rows = train(harmful, tmp_path / "second", data=data, initial=good.get_weights())
+    assert [row["step"] for row in rows] == [0, 4, 8] and np.isnan(rows[0]["loss"])
+    best = int(np.argmax([row["validation_dice"] for row in rows]))
+    if best == 0:
+        for one, other in zip(good.get_weights(), again.get_weights(), strict=True):
+            np.testing.assert_array_equal(one, other)
+    else:
+        assert rows[best]["validation_dice"] > rows[0]["validation_dice"]
+    _, same = train(harmful, tmp_path / "second", data=data, initial=good.get_weights(), resume=True)
+    assert [row["step"] for row in same] == [0, 4, 8]
+
+
+def test_a_training_stops_when_it_is_asked_to(tmp_path: Path) -> None:
+    data, asked = drawn_data(tmp_path / "set"), []
+    settings = replace(TINY, steps=20, save_every=10, validation_patches=2)
+
+    def after_three() -> bool:
+        asked.append(0)
+        return len(asked) == 3
+
+    train(settings, tmp_path / "run", data=data, stop=after_three)
+    assert steps_done(tmp_path / "run") == 3 and len(asked) == 3
+    _, resumed = train(settings, tmp_path / "run", data=data, resume=True)
+    _, whole = train(settings, tmp_path / "whole", data=data)
+    for one, other in zip(resumed, whole, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
+
+
+def test_a_threshold_stays_unless_another_one_is_clearly_better(tmp_path: Path) -> None:
+    data = drawn_data(tmp_path / "set")
+    settings = replace(TINY, steps=60, save_every=20, validation_patches=4)
+    model, _ = train(settings, tmp_path / "run", data=data)
+    best, dice = calibrate_threshold(model, settings, data)
+    assert dice > 0.5
+    near = calibrate_threshold(model, settings, data, usual=round(best + 0.003, 3))
+    assert near[0] == round(best, 2) and near[1] == pytest.approx(dice, abs=0.01)
+    far, better = calibrate_threshold(model, settings, data, usual=1.0)  # nothing is over it
+    assert far == best and better == dice
+
+
 def test_another_training_is_not_resumed(tmp_path: Path) -> None:
     settings = replace(TINY, steps=2, save_every=2, validation_patches=2)
     data = drawn_data(tmp_path / "set")
@@ -163,7 +209,7 @@ def test_another_training_is_not_resumed(tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match=said):
             train(other, tmp_path / "run", data=data, resume=True)
-    with pytest.raises(UsageError, match="another data"):
+    with pytest.raises(UsageError, match="begun with other datasets"):
         train(settings, tmp_path / "run", resume=True)
     _, rows = train(replace(settings, steps=4), tmp_path / "run", data=data, resume=True)  # longer is the same one
     assert [row["step"] for row in rows] == [2, 4]
