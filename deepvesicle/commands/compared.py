@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 MODEL, TABLE, LABELS = "model", "table", "labels"
 #: Voxel sizes are taken for equal up to this, as share.
 _SAME_SIZE = 0.01
+_NAME_SIZE = "Name the tomogram with --tomogram, or give the voxel size in nm with --voxel-size"
+#: Unclear shapes named in a warning, at most.
+_NAMED = 3
 #: Places in tables without a volume are on a grid of this shape until it is known how far they reach.
 _NO_SHAPE = (1, 1, 1)
 
@@ -59,8 +62,9 @@ class Side:
     Parameters
     ----------
     vesicles : Vesicles
-    unclear : bool array (N,)
-        Rows that count neither for nor against: drawn, but no spheres.
+    unclear : int array (N,)
+        Rows that count neither for nor against, as what was drawn is no sphere: the number of the shape, the same for
+        all spheres that cover it; 0 for vesicles.
     notes : tuple of str
         What the user should look at.
     """
@@ -99,52 +103,84 @@ def _kind(path: Path) -> str:
     return TABLE if path.suffix.lower() == ".csv" else LABELS
 
 
-def grid_of(sources: Sequence[Source], tomogram: Path | None, voxel_nm: float | None) -> Grid:
+def grid_of(sides: Sequence[Source], outline: Source | None, tomogram: Path | None, voxel_nm: float | None) -> Grid:
     """The grid that all is compared on: of the tomogram, else of what knows the volume best.
 
     Label volumes know it, models know its size and mostly the voxel size, tables the voxel size alone: then the shape
-    is that of one voxel (see `on_common_shape`).
+    is that of one voxel (see `on_common_shape`). The voxel size is that of both sides, which must agree; the outline
+    is asked where they tell none.
 
     Raises
     ------
     BadInputError, UsageError
-        A file that cannot be used, or no voxel size anywhere.
+        A file that cannot be used, volumes that do not belong together, or no voxel size anywhere.
     """
     from deepvesicle.files.tomogram import read_header
     from deepvesicle.grid import Grid
 
     if tomogram is not None:
         return read_header(tomogram).grid(voxel_nm)
-    for source in sources:
-        if source.kind == LABELS:
-            return read_header(source.path).grid(voxel_nm)
-    known = voxel_nm or _agreed_voxel_nm(sources)
+    sources = [*sides, *([outline] if outline else [])]
+    volumes = [read_header(source.path) for source in sources if source.kind == LABELS]
+    for volume in volumes[1:]:
+        if volume.shape_zyx != volumes[0].shape_zyx:
+            raise BadInputError(
+                f"{volumes[0].path} and {volume.path} do not belong to one tomogram",
+                expected="volumes of the same size",
+                got=f"{_size(volumes[0].shape_zyx)} and {_size(volume.shape_zyx)} voxels (x, y, z)",
+            )
+    known = voxel_nm or _agreed_voxel_nm(sides) or (_voxel_nm(outline) if outline else None)
+    if volumes:
+        return volumes[0].grid(known)  # says what is wrong with its voxel size if none is known
+    if known is None:
+        names = " and ".join(dict.fromkeys(str(source.path) for source in sources))
+        raise UsageError(f"the voxel size of {names} is not known", remedy=_NAME_SIZE)
     shape = next((shape for shape in map(_shape_zyx, sources) if shape), _NO_SHAPE)
     return Grid(shape, known)
 
 
-def _agreed_voxel_nm(sources: Sequence[Source]) -> float:
-    """The voxel size that tables and models tell, nm."""
-    told = {source.path: size for source in sources if (size := _voxel_nm(source))}
-    names = " and ".join(str(path) for path in told or (source.path for source in sources))
-    remedy = "Name the tomogram with --tomogram, or give the voxel size in nm with --voxel-size"
-    if not told:
-        raise UsageError(f"the voxel size of {names} is not known", remedy=remedy)
-    if max(told.values()) > (1 + _SAME_SIZE) * min(told.values()):
+def _size(shape_zyx: Sequence[int]) -> str:
+    return " x ".join(str(n) for n in shape_zyx[::-1])
+
+
+def _agreed_voxel_nm(sides: Sequence[Source]) -> float | None:
+    """The voxel size that both sides tell, nm; None where neither does."""
+    told = {source.path: size for source in sides if (size := _voxel_nm(source))}
+    if told and max(told.values()) > (1 + _SAME_SIZE) * min(told.values()):
+        names = " and ".join(str(path) for path in told)
         sizes = " and ".join(f"{size:.4g}" for size in told.values())
-        raise UsageError(f"{names} have different voxel sizes", got=f"{sizes} nm", remedy=remedy)
-    return next(iter(told.values()))
+        raise UsageError(f"{names} have different voxel sizes", got=f"{sizes} nm", remedy=_NAME_SIZE)
+    return next(iter(told.values()), None)
 
 
 def _voxel_nm(source: Source) -> float | None:
-    """The voxel size that a model or a table tells, nm."""
+    """The voxel size that a file tells, nm; None where that cannot be right."""
+    from deepvesicle.errors import VoxelSizeError
     from deepvesicle.files.imod import read_model_of
     from deepvesicle.files.tables import voxel_nm_of_csv
+    from deepvesicle.files.tomogram import read_header
     from deepvesicle.grid import VOXEL_NM_RANGE
 
+    if source.kind == LABELS:
+        try:
+            return read_header(source.path).grid().voxel_nm
+        except VoxelSizeError:
+            return None
     size = voxel_nm_of_csv(source.path) if source.kind == TABLE else read_model_of(source.path).pixel_size_nm
     low, high = VOXEL_NM_RANGE
     return size if size is not None and low <= size <= high else None
+
+
+def voxel_size_notes(sides: Sequence[Source], outline: Source | None, grid: Grid) -> list[str]:
+    """What to say of files that tell another voxel size than the one that is used; see `read_side` for models."""
+    sources = [source for source in sides if source.kind != MODEL] + ([outline] if outline else [])
+    told = ((source, _voxel_nm(source)) for source in sources)
+    return [
+        f"{source.path} says that voxels have {size:.4g} nm, not {grid.voxel_nm:.4g} nm: its coordinates are taken as "
+        "voxels all the same"
+        for source, size in told
+        if size is not None and abs(size / grid.voxel_nm - 1) > _SAME_SIZE
+    ]
 
 
 def _shape_zyx(source: Source) -> tuple[int, int, int] | None:
@@ -182,26 +218,58 @@ def read_side(source: Source, grid: Grid, options: LabelOptions, outline: Source
     else:
         found = _read_labels(source, grid, options, _inner(outline, source))
     table = joined([found.vesicles, found.unclear])
-    unclear = np.arange(len(table)) >= len(found.vesicles)
+    shapes = found.unclear.features.get("shape", np.arange(1.0, len(found.unclear) + 1))
+    unclear = np.concatenate([np.zeros(len(found.vesicles)), shapes]).astype(np.int64)
     counts = ~(lacks_sphere(table.features, len(table)) | table.has_status(Status.REJECTED))
-    return Side(table.select(counts), unclear[counts], tuple(f"{source.path}: {note}" for note in found.notes))
+    notes = [*found.notes, *_unclear_note(found.unclear, shapes)]
+    return Side(table.select(counts), unclear[counts], tuple(f"{source.path}: {note}" for note in notes))
 
 
-def _no_annotation(vesicles: Vesicles) -> Annotation:
+def _unclear_note(unclear: Vesicles, shapes: NDArray[Any]) -> list[str]:
+    """Which shapes are no spheres, and why; nothing if there are none."""
+    import numpy as np
+
+    rows = np.unique(shapes, return_index=True)[1]
+    if not len(rows):
+        return []
+    told = [f"{_drawn_as(unclear, row)}: {unclear.reasons[row]}" for row in rows[:_NAMED]]
+    told += [f"and {len(rows) - _NAMED} more"] if len(rows) > _NAMED else []
+    verb = "is no sphere, and counts" if len(rows) == 1 else "are no spheres, and count"
+    return [f"{several(len(rows), 'shape')} {verb} neither for nor against: {'; '.join(told)}"]
+
+
+def _drawn_as(unclear: Vesicles, row: int) -> str:
+    """Where something was drawn: its label, or its object and contour, and the place as 3dmod counts, from 1."""
+    import numpy as np
+
+    drawn = {name: unclear.features[name][row] for name in ("label", "object", "contour") if name in unclear.features}
+    named = ", ".join(f"{name} {int(number)}" for name, number in drawn.items() if np.isfinite(number))
+    z, y, x = np.rint(unclear.centres_vox[row]).astype(int) + 1
+    return f"{named} at x {x}, y {y}, z {z}".strip()
+
+
+def several(number: int, thing: str) -> str:
+    """A number of things, in words: "1 vesicle", "2 vesicles"."""
+    return f"{number} {thing}" + ("" if number == 1 else "s")
+
+
+def _no_annotation(vesicles: Vesicles, notes: Sequence[str] = ()) -> Annotation:
     """A table in which nothing is unclear."""
     from deepvesicle.annotations import Annotation
     from deepvesicle.vesicles import Vesicles
 
-    return Annotation(vesicles, Vesicles.empty(vesicles.grid))
+    return Annotation(vesicles, Vesicles.empty(vesicles.grid), notes=tuple(notes))
 
 
 def _read_model(source: Source, grid: Grid, outline: Source | None) -> Annotation:
-    from deepvesicle.files.imod import OUR_OBJECTS, read_model_of, read_vesicles_model
+    from deepvesicle.annotations.frames import frame_notes
+    from deepvesicle.files.imod import OUR_OBJECTS, frame_on, read_model_of, read_vesicles_model
 
     model = read_model_of(source.path)
     names = {item.name for item in model.objects}
     if source.part is None and names & set(OUR_OBJECTS):
-        return _no_annotation(read_vesicles_model(source.path, grid))
+        table = read_vesicles_model(source.path, grid)
+        return _no_annotation(table, frame_notes(model, frame_on(source.path, model, grid), grid))
     from deepvesicle.annotations import annotation_of_model
 
     return annotation_of_model(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,7 +62,8 @@ def evaluate(
     """Compare two segmentations, of a program or a person, with each other.
 
     Neither side is special: Dice, F1 and distances stay as they are when two annotators change places (the F1 by
-    centres may change a little, and is given both ways); precision and recall change places too.
+    centres may change a little, and is given both ways); precision and recall change places too. Vesicles centred
+    outside the tomogram count neither for nor against.
     """
     from deepvesicle.commands.compared import LabelOptions, numbers, source_of
     from deepvesicle.commands.console import say, warn
@@ -80,7 +82,7 @@ def evaluate(
         files |= {} if tomogram is None else {"tomogram": tomogram}
         files |= {} if limits is None else {"outline": limits.path}
         _write(paths, evaluation, files, notes, voxel_source="option" if voxel_size else "header", overwrite=overwrite)
-    print(json.dumps(as_dictionary(evaluation), indent=2, allow_nan=False) if as_json else as_text(evaluation))
+    print(json.dumps(as_dictionary(evaluation, notes), indent=2, allow_nan=False) if as_json else as_text(evaluation))
     for path in paths.values():
         (say if as_json else print)(f"wrote {path}")
 
@@ -101,23 +103,28 @@ def compare(
     BadInputError, UsageError
         A file cannot be used, or something about the volume must be told.
     """
-    from deepvesicle.commands.compared import grid_of, has_volume, on_common_shape, read_limits, read_side
+    from deepvesicle.commands.compared import (
+        grid_of,
+        has_volume,
+        on_common_shape,
+        read_limits,
+        read_side,
+        voxel_size_notes,
+    )
     from deepvesicle.errors import UsageError
     from deepvesicle.scoring.evaluation import evaluate as judge
 
-    grid = grid_of([*sources, *([outline] if outline else [])], tomogram, voxel_nm)
+    grid = grid_of(sources, outline, tomogram, voxel_nm)
     if whole and not has_volume(grid):
         raise UsageError("--whole needs the size of the volume", remedy="Name the tomogram with --tomogram")
     region = None if outline is None else read_limits(outline, grid)
     sides = on_common_shape([read_side(source, grid, options, outline) for source in sources])
-    notes = [note for side in sides for note in side.notes]
-    for source, side in zip(sources, sides, strict=True):
-        if len(side.vesicles) == 0:
-            notes.append(f"{source.path} holds no vesicles")
-        elif side.unclear.any():
-            notes.append(
-                f"{source.path}: {side.unclear.sum()} shapes are no spheres, and count neither for nor against"
-            )
+    notes = [*voxel_size_notes(sources, outline, grid), *(note for side in sides for note in side.notes)]
+    notes += [
+        f"{source.path} holds no vesicles"
+        for source, side in zip(sources, sides, strict=True)
+        if len(side.vesicles) == 0
+    ]
     evaluation = judge(
         sides[0].vesicles,
         sides[1].vesicles,
@@ -126,7 +133,7 @@ def compare(
         unclear_predicted=sides[0].unclear,
         unclear_truth=sides[1].unclear,
     )
-    return evaluation, notes
+    return evaluation, list(dict.fromkeys(notes))  # a file may be compared with itself
 
 
 def output_paths(folder: Path, stem: str) -> dict[str, Path]:
@@ -165,8 +172,8 @@ def _write(
     done.write(paths["record"], overwrite=overwrite)
 
 
-def as_dictionary(evaluation: Evaluation) -> dict[str, Any]:
-    """The figures, and the ids of the missed and the false vesicles; None where nothing decides a figure."""
+def as_dictionary(evaluation: Evaluation, notes: Sequence[str] = ()) -> dict[str, Any]:
+    """The figures, the ids of the missed and the false vesicles, and the warnings; None where nothing decides one."""
     from math import isfinite
 
     score = evaluation.by_centre
@@ -176,16 +183,20 @@ def as_dictionary(evaluation: Evaluation) -> dict[str, Any]:
         **figures,
         "missed_ids": evaluation.truth.ids[score.fn_rows].tolist(),
         "false_ids": evaluation.predicted.ids[score.fp_rows].tolist(),
+        "warnings": list(notes),
     }
 
 
 def as_text(evaluation: Evaluation) -> str:
     """The figures for a terminal."""
+    from deepvesicle.commands.compared import several
+
     centre, volume = evaluation.by_centre, evaluation.by_volume
-    ignored = len(centre.ignored_rows) + len(evaluation.uncounted_rows)
+    counts = evaluation.counts()
+    predicted = several(counts["vesicles_prediction"], "vesicle")
     lines = [
-        f"{len(evaluation.predicted)} vesicles in the prediction, {len(evaluation.truth)} in the truth"
-        + (f"; {ignored} of both count neither for nor against" if ignored else ""),
+        f"{predicted} in the prediction, {counts['vesicles_truth']} in the truth",
+        *_uncounted(counts),
         f"{'':<22}{'centre inside':>14}{'IoU at least 0.5':>18}",
     ]
     for name, kind in (("tp", "found"), ("fn", "missed"), ("fp", "false")):
@@ -204,6 +215,18 @@ def as_text(evaluation: Evaluation) -> str:
     }
     lines += [f"  {name:<20}{value:>14}" for name, value in rows.items()]
     return "\n".join(lines)
+
+
+def _uncounted(counts: Mapping[str, int]) -> list[str]:
+    """What counts neither for nor against, if anything does."""
+    from deepvesicle.commands.compared import several
+
+    parts = []
+    for side in ("prediction", "truth"):
+        kinds = {"vesicle": counts[f"ignored_{side}"], "unclear shape": counts[f"unclear_{side}"]}
+        named = [several(number, kind) for kind, number in kinds.items() if number]
+        parts += [f"{' and '.join(named)} of the {side}"] if named else []
+    return [f"neither for nor against: {', '.join(parts)}"] if parts else []
 
 
 def _number(value: float, form: str = "{:.3f}") -> str:

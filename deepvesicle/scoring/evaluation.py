@@ -35,6 +35,8 @@ class Evaluation:
     ----------
     predicted, truth : Vesicles
         What was compared, on one grid: the tables without their rejected rows.
+    shapes_predicted, shapes_truth : int arrays (N,) and (M,)
+        0 for a vesicle; rows of one unclear shape have the same number.
     by_centre : Score
         A vesicle is found if a predicted centre lies inside it.
     by_volume : Score
@@ -47,6 +49,8 @@ class Evaluation:
 
     predicted: Vesicles
     truth: Vesicles
+    shapes_predicted: Indices
+    shapes_truth: Indices
     by_centre: Score
     by_volume: Score
     exchanged_f1: float
@@ -60,15 +64,33 @@ class Evaluation:
         return sphere_iou(distance, self.predicted.radii_nm[p], self.truth.radii_nm[t])
 
     @property
-    def uncounted_rows(self) -> Indices:
-        """Rows of the truth that count neither for nor against."""
+    def ignored_predicted(self) -> Indices:
+        """Rows of the prediction that count neither for nor against; of an unclear shape the first one alone."""
+        return _each_shape_once(self.by_centre.ignored_rows, self.shapes_predicted)
+
+    @property
+    def ignored_truth(self) -> Indices:
+        """Rows of the truth that count neither for nor against; of an unclear shape the first one alone."""
         known = np.union1d(self.by_centre.pairs[:, 1], self.by_centre.fn_rows)
-        return np.setdiff1d(np.arange(len(self.truth)), known)
+        return _each_shape_once(np.setdiff1d(np.arange(len(self.truth)), known), self.shapes_truth)
+
+    def counts(self) -> dict[str, int]:
+        """How many vesicles each side has, how many of them count neither for nor against, and unclear shapes."""
+        sides = {
+            "prediction": (self.shapes_predicted, self.ignored_predicted),
+            "truth": (self.shapes_truth, self.ignored_truth),
+        }
+        return {
+            **{f"vesicles_{side}": int(np.sum(shapes == 0)) for side, (shapes, _) in sides.items()},
+            **{f"ignored_{side}": int(np.sum(shapes[rows] == 0)) for side, (shapes, rows) in sides.items()},
+            **{f"unclear_{side}": len(np.unique(shapes[shapes > 0])) for side, (shapes, _) in sides.items()},
+        }
 
     def figures(self) -> dict[str, float]:
         """All figures by name, lengths in nm; NaN where nothing decides one."""
         centre, volume = self.by_centre, self.by_volume
         return {
+            **self.counts(),
             "dice": self.dice,
             **{name: getattr(centre, name) for name in _COUNTS},
             **{name: getattr(centre, name) for name in _LENGTHS},
@@ -93,6 +115,8 @@ def evaluate(
 ) -> Evaluation:
     """Compare two tables on the same grid.
 
+    Vesicles with their centre outside the volume count neither for nor against.
+
     Parameters
     ----------
     predicted, truth : Vesicles
@@ -101,8 +125,9 @@ def evaluate(
         Vesicles with their centre outside count neither for nor against, and voxels outside do not either.
     whole : bool
         Vesicles that a face of the volume cuts count neither for nor against.
-    unclear_predicted, unclear_truth : bool arrays (N,) and (M,), optional
-        Rows that count neither for nor against.
+    unclear_predicted, unclear_truth : int arrays (N,) and (M,), optional
+        Rows that count neither for nor against, as they cover a shape that is no sphere: the number of the shape, the
+        same for all that cover it, from 1; 0 for vesicles.
 
     Raises
     ------
@@ -111,14 +136,14 @@ def evaluate(
     """
     if predicted.grid != truth.grid:
         raise ValueError("the two tables must lie on the same grid")
-    predicted, counts_p = _counting(predicted, region, whole, unclear_predicted)
-    truth, counts_t = _counting(truth, region, whole, unclear_truth)
+    predicted, shapes_p, counts_p = _counting(predicted, region, whole, unclear_predicted)
+    truth, shapes_t, counts_t = _counting(truth, region, whole, unclear_truth)
     by_centre = match(predicted, truth, counted=counts_t, excused=~counts_p)
     by_volume = match(predicted, truth, counted=counts_t, excused=~counts_p, least_iou=LEAST_IOU)
     exchanged = match(truth, predicted, counted=counts_p, excused=~counts_t)
     drawn_p = predicted.select(np.union1d(by_centre.pairs[:, 0], by_centre.fp_rows))
     dice = spheres_dice(drawn_p, truth.select(counts_t), region)
-    return Evaluation(predicted, truth, by_centre, by_volume, exchanged.f1, dice)
+    return Evaluation(predicted, truth, shapes_p, shapes_t, by_centre, by_volume, exchanged.f1, dice)
 
 
 def spheres_dice(a: Vesicles, b: Vesicles, region: Region | None = None) -> float:
@@ -138,16 +163,26 @@ def spheres_dice(a: Vesicles, b: Vesicles, region: Region | None = None) -> floa
     return 2 * common / total if total else float("nan")
 
 
-def _counting(table: Vesicles, region: Region | None, whole: bool, unclear: ArrayLike | None) -> tuple[Vesicles, Mask]:
-    """The table without its rejected rows, and which of the others count."""
+def _counting(
+    table: Vesicles, region: Region | None, whole: bool, unclear: ArrayLike | None
+) -> tuple[Vesicles, Indices, Mask]:
+    """The table without its rejected rows, the unclear shapes that these belong to, and which of them count."""
     exists = ~table.has_status(Status.REJECTED)
-    counts = np.ones(len(table), dtype=bool) if unclear is None else ~np.asarray(unclear, dtype=bool)
-    table, counts = table.select(exists), counts[exists]
+    shapes = np.zeros(len(table), dtype=np.int64) if unclear is None else np.asarray(unclear, dtype=np.int64)
+    table, shapes = table.select(exists), shapes[exists]
+    counts = (shapes == 0) & table.grid.contains(table.centres_vox)
     if whole:
         counts = counts & ~are_cut(table.grid, table.centres_vox, table.radii_vox)
     if region is not None:
         counts = counts & _centres_inside(table, region)
-    return table, counts
+    return table, shapes, counts
+
+
+def _each_shape_once(rows: Indices, shapes: Indices) -> Indices:
+    """Rows without those that belong to the same unclear shape as an earlier one."""
+    first = np.unique(shapes[rows], return_index=True)[1]
+    again = (shapes[rows] > 0) & ~np.isin(np.arange(len(rows)), first)
+    return rows[~again]
 
 
 def _centres_inside(table: Vesicles, region: Region) -> Mask:

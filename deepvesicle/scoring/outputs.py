@@ -49,7 +49,8 @@ PathLike = Union[str, "os.PathLike[str]"]
 def write_evaluation_csv(path: PathLike, evaluation: Evaluation, *, overwrite: bool = False) -> None:
     """Write one row for each vesicle of either table, matched ones together: the found, the missed, the false.
 
-    Vesicles that count neither for nor against follow as ``ignored``. Matched by centres. See `COLUMNS`.
+    What counts neither for nor against follows as ``ignored``, shapes that are no spheres with the place and radius of
+    a sphere that covers them or a part of them. Matched by centres. See `COLUMNS`.
 
     Raises
     ------
@@ -119,8 +120,8 @@ def _rows(evaluation: Evaluation) -> Iterator[dict[str, str | int | float]]:
     for outcome, column, table, others, rows in (
         (MISSED, "truth_id", truth, predicted, score.fn_rows),
         (FALSE, "prediction_id", predicted, truth, score.fp_rows),
-        (IGNORED, "prediction_id", predicted, truth, score.ignored_rows),
-        (IGNORED, "truth_id", truth, predicted, evaluation.uncounted_rows),
+        (IGNORED, "prediction_id", predicted, truth, evaluation.ignored_predicted),
+        (IGNORED, "truth_id", truth, predicted, evaluation.ignored_truth),
     ):
         for row in rows:
             yield {

@@ -149,7 +149,7 @@ def test_what_cut_vesicles_do(sample: Path, tmp_path: Path, capsys: pytest.Captu
 def test_objects_of_other_models_are_picked(sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     points, sizes = index_to_model(TRUTH.centres_vox), TRUTH.radii_vox
     right = Object(name="mine", contours=(Contour(points, sizes),), flags=SCATTERED_OBJECT)
-    wrong = Object(name="nucleus", contours=(Contour(points[:1] + 40, np.array([15.0])),), flags=SCATTERED_OBJECT)
+    wrong = Object(name="nucleus", contours=(Contour(points[:1] + 38, np.array([15.0])),), flags=SCATTERED_OBJECT)
     model = Model(objects=(wrong, right), image_size=(110, 90, 60), pixel_size=1.9, units=UNITS_NM)
     write_model(tmp_path / "people.mod", model)
     for part in (":mine", ":2"):
@@ -196,6 +196,66 @@ def test_rows_that_are_no_spheres_do_not_count(
     write_vesicles_csv(tmp_path / "deleted.csv", deleted)
     figures = run(capsys, tmp_path / "deleted.csv", sample / "truth.csv")
     assert (figures["tp"], figures["fp"], figures["fn"]) == (4, 0, 1)
+
+
+def test_centres_outside_the_volume_do_not_count(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    beyond = Vesicles.from_spheres(
+        GRID, np.vstack([CENTRES, [[30, -4.9, 60], [63, 40, 20]]]), [*RADII, 9, 9], status=(Status.MANUAL,) * 7
+    )
+    write_vesicles_csv(tmp_path / "beyond.csv", beyond)
+    figures = run(capsys, sample / "found.csv", tmp_path / "beyond.csv", "--tomogram", sample / "tomo.mrc")
+    check_figures(figures)
+    assert (figures["vesicles_prediction"], figures["vesicles_truth"]) == (5, 7)
+    assert (figures["ignored_prediction"], figures["ignored_truth"], figures["unclear_truth"]) == (0, 2, 0)
+    exchanged = run(capsys, tmp_path / "beyond.csv", sample / "found.csv", "--tomogram", sample / "tomo.mrc")
+    assert (exchanged["tp"], exchanged["fp"], exchanged["fn"]) == (4, 1, 1)
+    assert main(["evaluate", str(sample / "found.csv"), str(tmp_path / "beyond.csv")]) == 0  # no volume: y alone
+    assert "neither for nor against: 1 vesicle of the truth\n" in capsys.readouterr().out
+
+
+def test_unclear_shapes_are_counted_and_named_once(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = np.array(rasterize(TRUTH).data)
+    labels[2:5, 2:88, 4:8] = 40  # a sheet: many spheres cover it
+    write_labels(tmp_path / "sheet.mrc", Labels(labels, GRID))
+    arguments = ["evaluate", str(sample / "found.csv"), str(tmp_path / "sheet.mrc"), "-o", str(tmp_path / "out")]
+    assert main([*arguments, "--json"]) == 0
+    out, err = capsys.readouterr()
+    figures = json.loads(out)
+    check_figures(figures, tolerance=0.2)
+    assert (figures["vesicles_truth"], figures["unclear_truth"], figures["ignored_truth"]) == (5, 1, 0)
+    (warning,) = (text for text in figures["warnings"] if "sphere" in text)
+    assert "1 shape is no sphere" in warning and "label 40 at x " in warning and "elongated" in warning
+    assert warning in err
+    with open(tmp_path / "out" / "found_evaluation.csv", newline="") as file:
+        assert [row["outcome"] for row in csv.DictReader(file)].count("ignored") == 1
+    assert main(["evaluate", *[str(tmp_path / "sheet.mrc")] * 2]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("5 vesicles in the prediction, 5 in the truth\n") and err.count("is no sphere") == 1
+    assert "neither for nor against: 1 unclear shape of the prediction, 1 unclear shape of the truth\n" in out
+    named = run(capsys, sample / "found.csv", tmp_path / "sheet.mrc", "--membrane-id", 40)
+    assert named["unclear_truth"] == 0 and named["warnings"] == []
+
+
+def test_other_voxel_sizes_are_told(sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_labels(tmp_path / "one.mrc", Labels(rasterize(TRUTH).data, replace(GRID, voxel_nm=1.0)))
+    (tmp_path / "own.csv").write_text("z_vox,y_vox,x_vox,radius_vox,radius_nm\n20.3,20,30,9.2,9.2\n")
+    pairs = (("truth.mrc", "one.mrc"), ("one.mrc", "truth.mod"), ("own.csv", "truth.mrc"))
+    for names in pairs:
+        paths = [tmp_path / name if (tmp_path / name).exists() else sample / name for name in names]
+        assert main(["evaluate", *map(str, paths)]) == 2
+        assert "have different voxel sizes" in capsys.readouterr().err
+        for options in (["--voxel-size", 1.9], ["--tomogram", sample / "tomo.mrc"]):
+            figures = run(capsys, *paths, *options)
+            assert figures["voxel_nm"] == pytest.approx(1.9)
+            (warning,) = (text for text in figures["warnings"] if " not 1.9 nm" in text)
+            assert "says that voxels have 1 nm" in warning and str(tmp_path) in warning
+    figures = run(capsys, sample / "found.mod", sample / "truth.mod", "--voxel-size", 1.0)
+    assert figures["delta_c_nm"] == pytest.approx(1.0)
+    assert len([text for text in figures["warnings"] if "voxels have 1.9 nm" in text]) == 2
 
 
 def _garbage(folder: Path, sample: Path) -> list[str]:
@@ -248,7 +308,7 @@ def _part_of_a_table(folder: Path, sample: Path) -> list[str]:
         (_missing, 3, "nothing.mod does not exist"),
         (_folder, 3, "is a folder"),
         (_other_voxel, 2, "different voxel sizes; got 2.5 and 1.9 nm"),
-        (_other_shape, 3, "truth.mrc"),
+        (_other_shape, 3, "volumes of the same size; got 6 x 5 x 4 and 110 x 90 x 60 voxels"),
         (_no_labels, 2, "names no labels"),
         (_table_as_outline, 2, "is a table"),
         (_no_such_object, 3, "'cell'"),

@@ -95,10 +95,12 @@ def test_dice_in_slabs_is_the_same(rng: np.random.Generator, monkeypatch: pytest
 @given(st.integers(0, 2**32 - 1))
 def test_symmetrical_figures_stay_when_the_sides_change(seed: int) -> None:
     rng = np.random.default_rng(seed)
+    last = np.array(GRID.shape_zyx) - 1  # of a pair at a face, the truth alone decides whether it counts
     a = random_table(rng, 12)
+    a = a.replace(centres_vox=np.clip(a.centres_vox, 0, last))
     keep = rng.random(12) < 0.8
     b = shifted(a.select(keep), [0, 0, 0]).replace(
-        centres_vox=a.centres_vox[keep] + rng.normal(0, 2, (keep.sum(), 3)),
+        centres_vox=np.clip(a.centres_vox[keep] + rng.normal(0, 2, (keep.sum(), 3)), 0, last),
         radii_vox=a.radii_vox[keep] * rng.uniform(0.7, 1.4, keep.sum()),
     )
     one, other = evaluate(a, b), evaluate(b, a)
@@ -134,7 +136,7 @@ def test_outside_the_region_nothing_counts() -> None:
     for region in (outline, LabelRegion(Labels(mask, GRID)), LabelRegion(Labels(mask, GRID), 4)):
         result = evaluate(predicted, truth, region=region)
         assert (result.by_centre.tp, result.by_centre.fp, result.by_centre.fn) == (2, 1, 1)
-        assert result.uncounted_rows.tolist() == [3] and result.by_centre.ignored_rows.tolist() == [2]
+        assert result.ignored_truth.tolist() == [3] and result.ignored_predicted.tolist() == [2]
         # the vesicle of which a part reaches into the region belongs to nobody
         inner = rasterize(truth.select([0, 1, 2])).data > 0
         assert result.dice == pytest.approx(dice(drawn[0], inner & (mask > 0)), abs=1e-12)
@@ -156,6 +158,30 @@ def test_cut_and_unclear_vesicles_neither_help_nor_hurt() -> None:
     assert (result.by_centre.tp, result.by_centre.fp, result.by_centre.fn) == (2, 0, 0)
     result = evaluate(predicted, truth.select([0]), unclear_predicted=[False, True, False])
     assert (result.by_centre.tp, result.by_centre.fp) == (1, 1)
+
+
+def test_centres_outside_the_volume_neither_help_nor_hurt() -> None:
+    beyond = Vesicles.from_spheres(GRID, [[25, -0.6, 30], [25, 30, 95], [25, -0.4, 60]], [8, 8, 8])
+    result = evaluate(TRUTH.select([0]), beyond)
+    assert (result.by_centre.tp, result.by_centre.fp, result.by_centre.fn) == (0, 1, 1)
+    assert result.by_centre.fn_rows.tolist() == [2] and result.ignored_truth.tolist() == [0, 1]
+    result = evaluate(beyond, TRUTH.select([0]))
+    assert (result.by_centre.fp_rows.tolist(), result.ignored_predicted.tolist()) == ([2], [0, 1])
+    result = evaluate(beyond.select([2]), shifted(beyond.select([2]), [0, -1, 0]))
+    assert (result.by_centre.fp, result.by_volume.fp, result.by_centre.fn) == (0, 0, 0)
+
+
+def test_shapes_count_once_whatever_covers_them() -> None:
+    covers = Vesicles.from_spheres(GRID, [[10, 20, 30], [45, 10, 10], [45, 10, 16], [45, 60, 80]], [8, 5, 5, 5])
+    result = evaluate(TRUTH, covers, unclear_truth=[0, 3, 3, 7])
+    counts = result.counts()
+    assert (counts["vesicles_prediction"], counts["vesicles_truth"]) == (4, 1)
+    assert (counts["unclear_prediction"], counts["unclear_truth"], counts["ignored_truth"]) == (0, 2, 0)
+    assert result.ignored_truth.tolist() == [1, 3]
+    result = evaluate(covers, TRUTH, unclear_predicted=[0, 3, 3, 7])
+    assert result.ignored_predicted.tolist() == [1, 3] and (result.by_centre.fp, result.by_centre.fn) == (0, 3)
+    spoiled = covers.with_status([False, True, False, False], Status.REJECTED, "far off")
+    assert evaluate(spoiled, TRUTH, unclear_predicted=[0, 3, 3, 7]).ignored_predicted.tolist() == [1, 2]
 
 
 def test_other_grids_are_refused() -> None:
