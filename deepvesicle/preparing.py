@@ -34,6 +34,8 @@ PICTURE_ENDING = "_annotation.png"
 DEFAULT_VOXEL_NM = 2.2
 #: Shapes named one by one in a message, at most.
 _NAMED = 3
+#: A tomogram whose voxels are larger than the dataset's by more than this factor shows less than the network needs.
+_COARSE = 1.5
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def prepare_volume(
     tomogram : Tomogram
         Read from a file.
     paths : sequence of Path
-        Models and label volumes.
+        Models, label volumes and tables.
     folder : Path
         The dataset; made if need be.
     name : str
@@ -130,7 +132,12 @@ def prepare_volume(
         annotation = replace(annotation, vesicles=vesicles)
     picture = annotation_picture(tomogram, annotation.vesicles, unclear=annotation.unclear, region=annotation.region)
     source = _source(tomogram, paths, choice, annotation, placement, refined)
-    warnings = [*annotation.notes, *_placement_warnings(placement, fit), *_same_tomogram(folder, name, source)]
+    warnings = [
+        *annotation.notes,
+        *_placement_warnings(placement, fit),
+        *_too_coarse(tomogram, voxel_nm),
+        *_same_tomogram(folder, name, source),
+    ]
     with _no_empty_dataset(folder):
         volume = add_volume(
             folder,
@@ -226,8 +233,11 @@ def unclear_shapes(unclear: Vesicles) -> list[tuple[str, str]]:
     numbers = unclear.features.get("shape", np.arange(len(unclear), dtype=float))
     _, first = np.unique(numbers, return_index=True)
     places = np.rint(unclear.centres_vox[first]).astype(int) + 1
+    labels = unclear.features.get("label", np.full(len(unclear), np.nan))[first]
+    names = ["" if np.isnan(label) else f"label {label:.0f}, " for label in labels]
     return [
-        (f"x {x}, y {y}, z {z}", unclear.reasons[row]) for row, (z, y, x) in zip(first, places.tolist(), strict=True)
+        (f"{name}x {x}, y {y}, z {z}", unclear.reasons[row])
+        for row, name, (z, y, x) in zip(first, names, places.tolist(), strict=True)
     ]
 
 
@@ -235,7 +245,7 @@ def nothing_annotated(annotation: Annotation) -> BadInputError:
     """What to say where no vesicle was found in what was drawn."""
     unclear = [f"at {place}: {reason}" for place, reason in unclear_shapes(annotation.unclear)]
     more = [f"and {len(unclear) - _NAMED} more"] if len(unclear) > _NAMED else []
-    got = "; ".join([*unclear[:_NAMED], *more] or annotation.notes)
+    got = "; ".join([*annotation.notes, *unclear[:_NAMED], *more])
     return BadInputError(
         "no vesicles are annotated",
         expected="spheres, contours or labels of vesicles",
@@ -255,7 +265,7 @@ def _source(
     """The entry of the manifest: where it all comes from, and what was understood."""
     vesicles = annotation.vesicles
     masks = [path for path, _ in choice.masks if path not in paths]
-    entry: dict[str, Any] = {
+    return {
         "program": f"deepvesicle {__version__}",
         "tomogram": asdict(FileRecord.of(tomogram.path or "")),
         "annotations": [asdict(FileRecord.of(path)) for path in [*paths, *masks]],
@@ -267,10 +277,8 @@ def _source(
         "limited": annotation.region is not None,
         "notes": list(annotation.notes),
         "refined": None if refined is None else asdict(refined),
+        "shell_contrast": round(placement.contrast, 4) if np.isfinite(placement.contrast) else None,
     }
-    if np.isfinite(placement.contrast):
-        entry["shell_contrast"] = round(placement.contrast, 4)
-    return entry
 
 
 def _placement_warnings(placement: Placement, fit: bool) -> list[str]:
@@ -279,7 +287,20 @@ def _placement_warnings(placement: Placement, fit: bool) -> list[str]:
         way = "within" if placement.radius_nm < 0 else "outside"
         off = f"{abs(placement.radius_nm):.1f} nm {way} the spheres"
         return [f"the outer edges of the membranes lie about {off}: --refine fits the spheres"]
+    if not placement.told:
+        return ["too few vesicles in the tomogram to tell whether they lie on its membranes: look at the picture"]
     return [placement.warning] if placement.warning else []
+
+
+def _too_coarse(tomogram: Tomogram, voxel_nm: float) -> list[str]:
+    """A word where the dataset's voxels are much smaller than the tomogram's."""
+    own_nm = tomogram.grid.voxel_nm
+    if own_nm <= _COARSE * voxel_nm:
+        return []
+    return [
+        f"the tomogram's voxels of {own_nm:.4g} nm are enlarged to the dataset's of {voxel_nm:.4g} nm: it shows less "
+        "than the network can use; take a finer binning if there is one"
+    ]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What of models and label volumes is meant, as the user picks it, and all of it read as one annotation."""
+"""What of models, label volumes and tables is meant, as the user picks it, and all of it read as one annotation."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from deepvesicle.annotations.annotation import Annotation, merged
+from deepvesicle.annotations.frames import volume_notes
 from deepvesicle.annotations.labels import annotation_of_labels
 from deepvesicle.annotations.models import annotation_of_model, picked
+from deepvesicle.annotations.table import annotation_of_table
 from deepvesicle.errors import ModelFileError, UsageError
 from deepvesicle.files.drawn import is_removing
 from deepvesicle.files.imod import OBJECT_OF_STATUS, outline_of, read_model_of
-from deepvesicle.files.model_info import holds_model
+from deepvesicle.files.kinds import MODEL, VOLUME, kind_of
 from deepvesicle.files.region import read_region
 from deepvesicle.files.tomogram import read_labels
 from deepvesicle.grid import Grid
@@ -21,6 +23,8 @@ from deepvesicle.marks import NOT_FITTED
 from deepvesicle.vesicles import Status, Vesicles
 from imod_bridge.model import Model
 
+#: What holds annotations, in words.
+EXPECTED = "an IMOD model (.mod), a label volume (.mrc) or a table of vesicles (.csv)"
 #: Objects of models of this program that hold no vesicles, besides those that remove some.
 NO_VESICLES = (OBJECT_OF_STATUS[Status.REJECTED][0], OBJECT_OF_STATUS[Status.PROPOSED][0], NOT_FITTED)
 
@@ -78,7 +82,7 @@ class Choice:
 
 
 def read_annotations(paths: Sequence[Path], grid: Grid, choice: Choice) -> Annotation:
-    """Read models and label volumes of one tomogram, and put together what they say.
+    """Read models, label volumes and tables of one tomogram, and put together what they say.
 
     Parameters
     ----------
@@ -94,9 +98,10 @@ def read_annotations(paths: Sequence[Path], grid: Grid, choice: Choice) -> Annot
     UsageError
         Options that mean nothing to these files.
     """
-    models = {path: read_model_of(path) for path in paths if holds_model(path)}
-    volumes = [path for path in paths if path not in models]
-    _check_choice(choice, list(models), volumes)
+    kinds = {path: kind_of(path, EXPECTED) for path in paths}
+    models = {path: read_model_of(path) for path in paths if kinds[path] == MODEL}
+    volumes = [path for path in paths if kinds[path] == VOLUME]
+    _check_choice(choice, paths, list(models), volumes)
     labels = [int(text) for text in choice.outline if text.isdecimal()] if volumes else []
     outline = _owners(models, [text for text in choice.outline if not (volumes and text.isdecimal())])
     vesicles = _owners(models, choice.vesicles)
@@ -104,25 +109,34 @@ def read_annotations(paths: Sequence[Path], grid: Grid, choice: Choice) -> Annot
     for path in paths:
         if path in models:
             parts.append(_of_model(path, models[path], grid, choice, vesicles[path], outline[path]))
-        else:
+        elif path in volumes:
             parts.append(_of_labels(path, grid, choice, labels))
+        else:
+            parts.append(annotation_of_table(path, grid))
         part = parts[-1]
         if len(paths) > 1 and not (len(part.vesicles) or len(part.unclear) or part.region):
             parts[-1] = replace(part, notes=(*part.notes, f"{path} says nothing of vesicles"))
     masks = [
-        Annotation(Vesicles.empty(grid), Vesicles.empty(grid), read_region(path, grid, part))
+        Annotation(
+            Vesicles.empty(grid),
+            Vesicles.empty(grid),
+            read_region(path, grid, part),
+            tuple(volume_notes(path, grid)) if kind_of(path, EXPECTED) == VOLUME and path not in volumes else (),
+        )
         for path, part in choice.masks
     ]
     return merged([*parts, *masks])
 
 
-def _check_choice(choice: Choice, models: Sequence[Path], volumes: Sequence[Path]) -> None:
+def _check_choice(choice: Choice, paths: Sequence[Path], models: Sequence[Path], volumes: Sequence[Path]) -> None:
     """Refuse options that mean nothing to the files that there are."""
     if choice.for_labels and not volumes:
-        raise UsageError(f"{choice.for_labels[0]} is for label volumes", got=f"models alone, such as {models[0]}")
+        raise UsageError(f"{choice.for_labels[0]} is for label volumes", got=f"only {', '.join(map(str, paths))}")
     if choice.vesicles and not models:
         raise UsageError(
-            "--vesicles picks objects of models", got=f"{volumes[0]}", remedy="Give labels with --vesicle-ids"
+            "--vesicles picks objects of models",
+            got=f"{paths[0]}",
+            remedy="Give labels with --vesicle-ids" if volumes else "Leave it out",
         )
     words = [text for text in choice.outline if not text.isdecimal()]
     if words and not models:
@@ -192,7 +206,7 @@ def _of_model(
 
 
 def _of_labels(path: Path, grid: Grid, choice: Choice, outline_ids: Sequence[int]) -> Annotation:
-    return annotation_of_labels(
+    annotation = annotation_of_labels(
         read_labels(path, grid),
         grid,
         vesicle_ids=choice.vesicle_ids or None,
@@ -203,3 +217,4 @@ def _of_labels(path: Path, grid: Grid, choice: Choice, outline_ids: Sequence[int
         discs=choice.discs,
         pyto_rounding=choice.pyto_rounding,
     )
+    return replace(annotation, notes=(*volume_notes(path, grid), *annotation.notes))

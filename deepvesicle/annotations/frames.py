@@ -1,10 +1,13 @@
-"""What to say of a model that was not made on the tomogram as it is: another binning, a part of it, a shift."""
+"""What to say of a file that was not made on the tomogram as it is: another binning, a part of it, a shift."""
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 
-from deepvesicle.grid import Grid, angstrom_to_nm
+from deepvesicle.files.tomogram import read_header
+from deepvesicle.grid import VOXEL_NM_RANGE, Grid, angstrom_to_nm
 from imod_bridge.coordinates import ModelFrame, image_shape_zyx, shape_to_model
 from imod_bridge.model import MODEL_ORIGIN_STORED, Model
 
@@ -57,6 +60,32 @@ def frame_notes(model: Model, frame: ModelFrame, grid: Grid) -> list[str]:
             "voxels: 3dmod would show the model shifted; its coordinates are taken as they are"
         )
     return notes
+
+
+def volume_notes(path: str | os.PathLike[str], grid: Grid) -> list[str]:
+    """What the user should know of a label volume of the tomogram's shape: that its header has another voxel size.
+
+    Parameters
+    ----------
+    path : path
+        MRC file; its header alone is read.
+    grid : Grid
+        Of the tomogram.
+
+    Raises
+    ------
+    TomogramError
+        Not an MRC file.
+    """
+    sizes = np.array(read_header(path).header_voxel_nm)
+    low, high = VOXEL_NM_RANGE
+    known = np.isfinite(sizes).all() and (sizes >= low).all() and (sizes <= high).all()
+    if not known or np.abs(sizes / grid.voxel_nm - 1).max() <= _SAME_SIZE:
+        return []
+    return [
+        f"{path} has voxels of {sizes[2]:.4g} nm, the tomogram of {grid.voxel_nm:.4g} nm: of the same shape, so taken "
+        "as the same voxels"
+    ]
 
 
 def _own_voxel_nm(model: Model) -> float | None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from deepvesicle.annotations.annotation import Annotation, UnitedRegion
 from deepvesicle.annotations.pieces import Piece, mask_of, pieces_by_id, pieces_of_classes
-from deepvesicle.annotations.shapes import Limits, Shape, tables
+from deepvesicle.annotations.shapes import Limits, Shape, fault_of, tables
 from deepvesicle.annotations.solids import Faces, disc_of, solid_of
 from deepvesicle.errors import BadInputError
 from deepvesicle.files.region import LabelRegion
@@ -25,6 +25,10 @@ _FILLS, _LONG_RADII, _LARGEST_BOX = 0.1, 4.0, 1 << 26
 _SECOND_PART = 0.2
 #: A label on at most so many slices, and this much flatter than wide, is a disc.
 _DISC_SLICES, _DISC_FLATNESS = 3, 0.25
+#: No vesicle has an axis this many times as long as another: it is something else, which the user may name.
+_LONG = 5.0
+#: Labels that a note names one by one.
+_NAMED = 8
 
 
 def annotation_of_labels(
@@ -88,20 +92,56 @@ def annotation_of_labels(
     pieces = _without_specks(pieces, grid, limits, notes)
     pieces = _without_large(pieces, grid, limits, notes, is_class=bool(classes))
     ids = classes or [piece.label for piece in pieces]
-    shapes = [_shape(labels.data, piece, ids, discs, pyto_rounding) for piece in pieces]
+    flat = [_is_flat(piece, labels.data.shape) for piece in pieces]
+    shapes = [
+        _shape(labels.data, piece, ids, pyto_rounding, disc=discs or is_flat)
+        for piece, is_flat in zip(pieces, flat, strict=True)
+    ]
+    good = [not fault_of(shape, grid, limits) for shape in shapes]
+    if not discs:
+        notes += _flat_note([piece for piece, *known in zip(pieces, flat, good, strict=True) if all(known)])
+    notes += _other_notes([shape for shape, fine in zip(shapes, good, strict=True) if not fine], grid, limits)
     vesicles, unclear = tables(shapes, grid, limits)
     return Annotation(vesicles, unclear, _region(labels, cytosol_id, outline_ids), tuple(notes))
 
 
-def _shape(data: NDArray[Any], piece: Piece, ids: Sequence[int], discs: bool, pyto_rounding: bool) -> Shape:
+def _is_flat(piece: Piece, shape_zyx: tuple[int, ...]) -> bool:
+    """Whether a piece is the disc of a vesicle's equator, or what a face of the volume leaves of one."""
+    slices, height, width = piece.shape_zyx
+    at_z_face = piece.low[0] == 0 or piece.high[0] == shape_zyx[0]
+    flat = slices <= _DISC_SLICES and slices <= max(1, _DISC_FLATNESS * max(height, width)) and max(height, width) > 2
+    return flat and not (at_z_face and slices > 1)
+
+
+def _flat_note(pieces: Sequence[Piece]) -> list[str]:
+    """That some were taken as discs, which the user may not know of."""
+    if not pieces:
+        return []
+    labels = [str(piece.label) for piece in pieces if piece.label]
+    more = ", ..." if len(labels) > _NAMED else ""
+    name = f"flat label{'' if len(pieces) == 1 else 's'} ({', '.join(labels[:_NAMED])}{more})" if labels else ""
+    name = name or f"flat piece{'' if len(pieces) == 1 else 's'} of the classes"
+    middle = "a disc through the middle of a vesicle" if len(pieces) == 1 else "discs through the middle of a vesicle"
+    return [f"{len(pieces)} {name} taken as {middle}"]
+
+
+def _other_notes(shapes: Sequence[Shape], grid: Grid, limits: Limits) -> list[str]:
+    """Labels that are no vesicles, but may be what a user forgot to name."""
+    largest = float(grid.length_to_vox(limits.max_radius_nm))
+    return [
+        f"label {shape.where['label']:.0f} looks like no vesicle: name it if it is the membrane, the cytosol, an "
+        "outline or a class"
+        for shape in shapes
+        if "label" in shape.where and (shape.axis_ratio > _LONG or shape.radius_vox > largest)
+    ]
+
+
+def _shape(data: NDArray[Any], piece: Piece, ids: Sequence[int], pyto_rounding: bool, *, disc: bool) -> Shape:
     """The sphere of a piece."""
     mask, box, second = mask_of(data, piece, ids if piece.label == 0 else [piece.label])
     faces = Faces.of(piece.low, piece.high, data.shape)
     where = {"label": float(piece.label)} if piece.label else {}
-    slices, height, width = piece.shape_zyx
-    at_z_face = faces.low[0] or faces.high[0]
-    flat = slices <= _DISC_SLICES and slices <= max(1, _DISC_FLATNESS * max(height, width)) and max(height, width) > 2
-    if discs or (flat and not (at_z_face and slices > 1)):
+    if disc:
         shape = disc_of(mask, piece.low, faces, where, pyto_rounding=pyto_rounding)
     else:
         rivals = np.isin(box, [i for i in ids if i != piece.label]) if piece.label else np.zeros_like(mask)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -100,11 +100,12 @@ def annotation_of_model(
     shapes = shapes_of(found.contours, grid, limits, discs=discs, pyto_rounding=pyto_rounding)
     shapes = [*found.spheres, *shapes, *_meshes(path, model, frame, chosen)]
     shapes += _with_radii(found.bare, shapes, grid)
-    inside, far = _near_volume(shapes, grid)
+    inside, far = near_volume(shapes, grid)
     inside, large = _of_a_size(inside, grid, limits)
     spheres, unclear = tables(inside, grid, limits)
     spheres, twice = without_duplicates(spheres)
     notes = [*frame_notes(model, frame, grid), *_notes(model, found), *_outside_notes(found.contours, grid)]
+    notes += _empty_notes(model, chosen if vesicles else [], {int(shape.where["object"]) for shape in shapes})
     if far:
         notes.append(f"{_some(len(far), 'thing')} drawn wholly outside the tomogram, left out: {_places(far)}")
     if large:
@@ -218,7 +219,7 @@ def _meshes(path: str | os.PathLike[str], model: Model, frame: ModelFrame, chose
     return shapes
 
 
-def _near_volume(shapes: Sequence[Shape], grid: Grid) -> tuple[list[Shape], list[Shape]]:
+def near_volume(shapes: Sequence[Shape], grid: Grid) -> tuple[list[Shape], list[Shape]]:
     """Shapes that reach into the volume, and those that do not."""
     high = np.asarray(grid.shape_zyx) - 0.5
     near: list[Shape] = []
@@ -271,6 +272,15 @@ def _notes(model: Model, found: _Found) -> list[str]:
     if tilted:
         notes.append(f"{_some(len(tilted), 'contour')} not drawn on one xy slice: {_named(tilted)}")
     return notes
+
+
+def _empty_notes(model: Model, named: Sequence[int], filled: Container[int]) -> list[str]:
+    """Objects that were named, and hold nothing; with those that do."""
+    drawn = [any(len(contour.points) for contour in item.contours) for item in model.objects]
+    others = [f"{i + 1} {item.name!r}" for i, item in enumerate(model.objects) if drawn[i]]
+    there = f" (not empty: {', '.join(others)})" if others else ""
+    empty = [i for i in named if not drawn[i] and i + 1 not in filled]
+    return [f"object {i + 1} {model.objects[i].name!r} is empty{there}" for i in empty]
 
 
 def _outside_notes(contours: Sequence[Outlined], grid: Grid) -> list[str]:

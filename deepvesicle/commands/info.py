@@ -1,4 +1,4 @@
-"""`deepvesicle info`: what an IMOD model or an MRC file holds, so that objects and labels can be picked."""
+"""`deepvesicle info`: what a model, an MRC file or a table holds, so that objects and labels can be picked."""
 
 from __future__ import annotations
 
@@ -10,24 +10,37 @@ import typer
 
 if TYPE_CHECKING:
     from deepvesicle.files.model_info import ModelInfo, ObjectInfo
+    from deepvesicle.files.table_info import TableInfo
     from deepvesicle.files.volume_info import VolumeInfo
 
+_EXPECTED = "an IMOD model (.mod), a tomogram or label volume (.mrc), or a table of vesicles (.csv)"
 #: Labels listed one by one, at most.
 _MAX_LISTED = 24
 
 
 def info(
     file: Annotated[
-        Path, typer.Argument(help="IMOD model, or MRC file: a tomogram or a label volume.", show_default=False)
+        Path,
+        typer.Argument(
+            help="IMOD model, MRC file (a tomogram or a label volume), or table of vesicles.", show_default=False
+        ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """List the objects of an IMOD model or the labels of a volume, with sizes, places and what is odd."""
-    from deepvesicle.files.model_info import holds_model, model_info
+    from deepvesicle.files.kinds import MODEL, TABLE, kind_of
 
-    if holds_model(file):
+    kind = kind_of(file, _EXPECTED)
+    if kind == MODEL:
+        from deepvesicle.files.model_info import model_info
+
         model = model_info(file)
         print(_json(model.to_json()) if as_json else "\n".join(_model_lines(model)))
+    elif kind == TABLE:
+        from deepvesicle.files.table_info import table_info
+
+        table = table_info(file)
+        print(_json(table.to_json()) if as_json else "\n".join(_table_lines(table)))
     else:
         from deepvesicle.files.volume_info import volume_info
 
@@ -107,6 +120,19 @@ def _volume_lines(volume: VolumeInfo) -> list[str]:
     lines = [f"{volume.path}: labels", *_as_rows(rows, volume.remarks), f"  {_count(len(counts), 'label')}"]
     lines += [f"    {number:>6}  {_count(counts[number], 'voxel')}" for number in listed]
     return lines + ([f"    and {len(counts) - len(listed)} more"] if len(counts) > len(listed) else [])
+
+
+def _table_lines(table: TableInfo) -> list[str]:
+    rows = {"holds": f"{_count(table.rows, 'row')} of {_count(table.columns, 'column')}"}
+    if table.rows_of_status:
+        rows["status"] = ", ".join(f"{count} {status}" for status, count in table.rows_of_status.items())
+    rows["voxel size"] = "not known" if table.voxel_nm is None else f"{table.voxel_nm:.6g} nm"
+    if table.radii_px is not None:
+        low, high = table.radii_px
+        rows["radii"] = f"{_range(low, high)} px"
+        if table.voxel_nm is not None:
+            rows["radii"] += f", {_range(low * table.voxel_nm, high * table.voxel_nm)} nm"
+    return [f"{table.path}: table of vesicles", *_as_rows(rows, ())]
 
 
 def _as_rows(rows: dict[str, str], remarks: tuple[str, ...]) -> list[str]:

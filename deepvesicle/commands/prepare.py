@@ -21,7 +21,11 @@ def prepare(
     tomogram: TomogramArgument,
     models: Annotated[
         list[Path],
-        typer.Argument(metavar="MODEL...", help="IMOD models and label volumes (MRC) drawn on it.", show_default=False),
+        typer.Argument(
+            metavar="MODEL...",
+            help="IMOD models and label volumes (MRC) drawn on it, or tables of its vesicles (CSV).",
+            show_default=False,
+        ),
     ],
     output: Annotated[
         Path,
@@ -153,9 +157,11 @@ def summary(prepared: Prepared) -> list[str]:
 
     annotation = prepared.annotation
     low, middle, high = np.percentile(annotation.vesicles.radii_nm, (5, 50, 95))
-    lines = [
-        f"{len(annotation.vesicles)} vesicles, outer radius: median {middle:.1f} nm, 5-95 % {low:.1f} to {high:.1f} nm"
-    ]
+    number = len(annotation.vesicles)
+    within = int(annotation.vesicles.grid.contains(annotation.vesicles.centres_vox).sum())
+    counted = f"{number} vesicle{'' if number == 1 else 's'}"
+    counted += f", {within} of them centred inside the tomogram" if within < number else ""
+    lines = [f"{counted}, outer radius: median {middle:.1f} nm, 5-95 % {low:.1f} to {high:.1f} nm"]
     beyond = int((~inside(annotation.vesicles, annotation.region)).sum())
     if beyond:
         lines.append(f"{beyond} of them centred outside the outline")

@@ -23,8 +23,8 @@ from imod_bridge.model import Contour, Model, Object
 
 #: The pixel sizes of a model's header and of its image reference are taken for equal up to this, as share.
 _SAME_SIZE = 0.01
-#: What is read to tell what a file is, bytes.
-_START_BYTES = 512
+#: What is read to tell what a file is, bytes: comments may precede a model in ASCII form.
+_START_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,14 @@ def holds_model(path: str | os.PathLike[str]) -> bool:
             start = file.read(_START_BYTES)
     except OSError:
         start = b""  # whoever reads it says what is wrong
-    return start.startswith(b"IMODV") or is_ascii(start) or Path(path).suffix.lower() in (".mod", ".imod")
+    return start.startswith(b"IMODV") or _is_ascii_model(start) or Path(path).suffix.lower() in (".mod", ".imod")
+
+
+def _is_ascii_model(start: bytes) -> bool:
+    """Whether a file that starts so is a model in ASCII form; other texts, too, may have comments first."""
+    lines = [line.strip() for line in start.splitlines()]
+    first = next((line for line in lines if line and not line.startswith(b"#")), b"")
+    return is_ascii(start) and (first.lower().split(None, 1) or [b""])[0] == b"imod"
 
 
 def model_info(path: str | os.PathLike[str]) -> ModelInfo:

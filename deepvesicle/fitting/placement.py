@@ -104,7 +104,8 @@ def check_placement(tomogram: Tomogram, vesicles: Vesicles) -> Placement:
     radius_nm, at_radius, lowest = look.best_radius()
     warning = ""
     if (middle - lowest) / spread > _SEEN and -lowest > max(best, at_radius):
-        warning = "the membranes of the spheres are brighter than what is around them: try --invert"
+        way = "without --invert" if tomogram.invert else "--invert"
+        warning = f"the membranes of the spheres are brighter than what is around them: try {way}"
     elif at_radius >= best and (at_radius - middle) / spread > _SEEN:
         if at_radius > _BETTER_RADIUS * here and abs(radius_nm) > _LEAST_RADIUS_NM:
             return Placement(here, significance, radius_nm)

@@ -88,7 +88,8 @@ def test_labels_of_pyto_and_classes(lab: Path, tmp_path: Path, capsys: pytest.Ca
     assert run(lab, lab / "pyto.mrc", "--membrane-id", 2, "--cytosol-id", 3, "-o", tmp_path / "a") == 0
     assert run(lab, lab / "pyto.mrc", "--vesicle-ids", "10,12", "--outline", 3, "-o", tmp_path / "b") == 0
     assert run(lab, lab / "classes.mrc", "--classes", "1", "-o", tmp_path / "c") == 0
-    assert capsys.readouterr().err.count("warning") == 0
+    err = capsys.readouterr().err
+    assert err.count("warning") == err.count("warning: too few vesicles") == 1  # of the two in b
     volumes = [read_dataset(tmp_path / name).volumes[0] for name in "abc"]
     assert [len(volume.vesicles) for volume in volumes] == [len(TRUTH), 2, len(TRUTH)]
     assert volumes[0].annotated().mean() < 0.9 and volumes[2].annotated().all()
@@ -152,4 +153,4 @@ def test_errors_leave_nothing(lab: Path, tmp_path: Path, capsys: pytest.CaptureF
     (tmp_path / "absurd").mkdir()
     (tmp_path / "absurd" / "manifest.json").write_text("{")
     assert run(lab, model, "-o", tmp_path / "absurd") == 3
-    assert "cannot be read" in capsys.readouterr().err
+    assert "manifest.json" in capsys.readouterr().err
