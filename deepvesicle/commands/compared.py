@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from deepvesicle.vesicles import Vesicles
     from imod_bridge.model import Model
 
-MODEL, TABLE, LABELS = "model", "table", "labels"
 #: Voxel sizes are taken for equal up to this, as share.
 _SAME_SIZE = 0.01
 _NAME_SIZE = "Name the tomogram with --tomogram, or give the voxel size in nm with --voxel-size"
@@ -36,7 +35,7 @@ class Source:
     ----------
     path : Path
     kind : str
-        `MODEL`, `TABLE` or `LABELS`.
+        `MODEL`, `TABLE` or `VOLUME` of `deepvesicle.files.kinds`.
     part : str, optional
         Objects of a model, or labels of a volume, as the user named them.
     """
@@ -44,6 +43,27 @@ class Source:
     path: Path
     kind: str
     part: str | None = None
+
+    @property
+    def is_model(self) -> bool:
+        """Whether it is an IMOD model."""
+        from deepvesicle.files.kinds import MODEL
+
+        return self.kind == MODEL
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it is a table (CSV)."""
+        from deepvesicle.files.kinds import TABLE
+
+        return self.kind == TABLE
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether it is a label volume."""
+        from deepvesicle.files.kinds import VOLUME
+
+        return self.kind == VOLUME
 
 
 @dataclass(frozen=True)
@@ -80,27 +100,15 @@ def source_of(text: str) -> Source:
     Raises
     ------
     BadInputError
-        There is no such file.
+        There is no such file, or it is of no kind that is understood.
     """
+    from deepvesicle.files.kinds import kind_of
+
     name, _, part = text.rpartition(":")
     whole = Path(text).exists() or not name
     path = Path(text) if whole else Path(name)
-    if not path.is_file():
-        raise BadInputError(
-            f"{path} does not exist" if not path.exists() else f"{path} is a folder",
-            expected="an IMOD model (.mod), a table of vesicles (.csv) or a label volume (.mrc)",
-        )
-    return Source(path, _kind(path), None if whole else part)
-
-
-def _kind(path: Path) -> str:
-    from imod_bridge.binary import is_ascii
-
-    with open(path, "rb") as file:
-        head = file.read(1024)
-    if path.suffix.lower() in (".mod", ".imod") or head.startswith(b"IMOD") or is_ascii(head):
-        return MODEL
-    return TABLE if path.suffix.lower() == ".csv" else LABELS
+    kind = kind_of(path, "an IMOD model (.mod), a table of vesicles (.csv) or a label volume (.mrc)")
+    return Source(path, kind, None if whole else part)
 
 
 def grid_of(sides: Sequence[Source], outline: Source | None, tomogram: Path | None, voxel_nm: float | None) -> Grid:
@@ -121,7 +129,7 @@ def grid_of(sides: Sequence[Source], outline: Source | None, tomogram: Path | No
     if tomogram is not None:
         return read_header(tomogram).grid(voxel_nm)
     sources = [*sides, *([outline] if outline else [])]
-    volumes = [read_header(source.path) for source in sources if source.kind == LABELS]
+    volumes = [read_header(source.path) for source in sources if source.is_volume]
     for volume in volumes[1:]:
         if volume.shape_zyx != volumes[0].shape_zyx:
             raise BadInputError(
@@ -161,19 +169,19 @@ def _voxel_nm(source: Source) -> float | None:
     from deepvesicle.files.tomogram import read_header
     from deepvesicle.grid import VOXEL_NM_RANGE
 
-    if source.kind == LABELS:
+    if source.is_volume:
         try:
             return read_header(source.path).grid().voxel_nm
         except VoxelSizeError:
             return None
-    size = voxel_nm_of_csv(source.path) if source.kind == TABLE else read_model_of(source.path).pixel_size_nm
+    size = voxel_nm_of_csv(source.path) if source.is_table else read_model_of(source.path).pixel_size_nm
     low, high = VOXEL_NM_RANGE
     return size if size is not None and low <= size <= high else None
 
 
 def voxel_size_notes(sides: Sequence[Source], outline: Source | None, grid: Grid) -> list[str]:
     """What to say of files that tell another voxel size than the one that is used; see `read_side` for models."""
-    sources = [source for source in sides if source.kind != MODEL] + ([outline] if outline else [])
+    sources = [source for source in sides if not source.is_model] + ([outline] if outline else [])
     told = ((source, _voxel_nm(source)) for source in sources)
     return [
         f"{source.path} says that voxels have {size:.4g} nm, not {grid.voxel_nm:.4g} nm: its coordinates are taken as "
@@ -188,7 +196,7 @@ def _shape_zyx(source: Source) -> tuple[int, int, int] | None:
     from deepvesicle.files.imod import read_model_of
     from imod_bridge.coordinates import image_shape_zyx
 
-    if source.kind != MODEL:
+    if not source.is_model:
         return None
     shape = image_shape_zyx(read_model_of(source.path))
     return shape if min(shape) > 0 else None
@@ -209,11 +217,11 @@ def read_side(source: Source, grid: Grid, options: LabelOptions, outline: Source
     from deepvesicle.marks import lacks_sphere
     from deepvesicle.vesicles import Status
 
-    if source.kind == TABLE:
+    if source.is_table:
         if source.part is not None:
             raise UsageError(f"{source.path} is a table", expected="nothing after its name", got=f":{source.part}")
         found = _no_annotation(read_spheres_csv(source.path, grid))
-    elif source.kind == MODEL:
+    elif source.is_model:
         found = _read_model(source, grid, _inner(outline, source))
     else:
         found = _read_labels(source, grid, options, _inner(outline, source))
@@ -306,9 +314,9 @@ def read_limits(outline: Source, grid: Grid) -> Region:
     from deepvesicle.files.imod import outline_of, read_model_of
     from deepvesicle.files.region import read_region
 
-    if outline.kind == TABLE:
+    if outline.is_table:
         raise UsageError(f"--outline {outline.path} is a table", expected="an IMOD model or a label volume")
-    if outline.kind == LABELS:
+    if outline.is_volume:
         return read_region(outline.path, grid, outline.part)
     model = read_model_of(outline.path)
     rows = picked(outline.path, model, _objects(outline, model)) or range(len(model.objects))

@@ -271,6 +271,11 @@ def _folder(folder: Path, sample: Path) -> list[str]:
     return [str(folder), str(sample / "truth.csv")]
 
 
+def _text(folder: Path, sample: Path) -> list[str]:
+    (folder / "notes.txt").write_text("Pyto found 9 vesicles\n" * 90)
+    return [str(folder / "notes.txt"), str(sample / "truth.csv")]
+
+
 def _other_voxel(folder: Path, sample: Path) -> list[str]:
     write_vesicles_csv(folder / "other.csv", TRUTH.replace(grid=replace(GRID, voxel_nm=2.5)))
     return [str(folder / "other.csv"), str(sample / "truth.csv")]
@@ -307,6 +312,7 @@ def _part_of_a_table(folder: Path, sample: Path) -> list[str]:
         (_garbage, 3, "garbage.mod"),
         (_missing, 3, "nothing.mod does not exist"),
         (_folder, 3, "is a folder"),
+        (_text, 3, "or a label volume (.mrc); got a text file"),
         (_other_voxel, 2, "different voxel sizes; got 2.5 and 1.9 nm"),
         (_other_shape, 3, "volumes of the same size; got 6 x 5 x 4 and 110 x 90 x 60 voxels"),
         (_no_labels, 2, "names no labels"),
