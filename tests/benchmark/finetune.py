@@ -11,6 +11,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,13 @@ VOXEL_NM, SHAPE, BEYOND_NM = 2.4, (84, 160, 160), 50.0
 FAMILY = Imaging(
     contrast=0.45, defocus_nm=14_000, envelope_nm2=2.0, cutoff=0.95, filter="diffusion", filter_strength=30.0
 )
+
+
+HOW = """Made by `bin/benchmark finetune`. Phantoms of a kind that the shipped network was not trained on: voxels of
+{voxel_nm:g} nm, d' {contrast:g} before {iterations:.0f} iterations of anisotropic diffusion (3 to 15 in the training),
+{defocus_um:.0f} um underfocus +-10 % (at most 9 in the training). `deepvesicle train --init default`, with its defaults,
+on {half} of them, which hold {count} vesicles, took {minutes:.0f} minutes on two cores for {steps} steps, its own comparison
+included. On {half} others:"""
 
 
 def member(number: int, shape: tuple[int, int, int] = SHAPE) -> tuple[Tomogram, Vesicles]:
@@ -92,14 +100,20 @@ def main() -> None:
         count = sum(len(volume.vesicles) for volume in read_dataset(learning).volumes)
         steps = int(load_network(folder / "tuned").config["steps_done"])
     rows = [(label, f"{getattr(before, f):.3f}", f"{getattr(after, f):.3f}") for f, label in FIGURES.items()]
+    words = HOW.format(
+        voxel_nm=VOXEL_NM,
+        contrast=FAMILY.contrast,
+        iterations=FAMILY.filter_strength,
+        defocus_um=FAMILY.defocus_nm / 1000,
+        half=HALF,
+        count=count,
+        minutes=minutes,
+        steps=steps,
+    )
     lines = [
         "## Fine-tuning",
         "",
-        "Made by `bin/benchmark finetune`. Phantoms of a kind that the shipped network was not trained on: voxels of",
-        f"{VOXEL_NM:g} nm, d' {FAMILY.contrast:g} before {FAMILY.filter_strength:.0f} iterations of anisotropic",
-        f"diffusion (3 to 15 in the training), {FAMILY.defocus_nm / 1000:.0f} um underfocus +-10 % (at most 9 in the",
-        f"training). `deepvesicle train --init default`, with its defaults, on {HALF} with {count} vesicles took",
-        f"{minutes:.0f} minutes on two cores for {steps} steps, its own comparison included. On {HALF} others:",
+        *textwrap.wrap(words, 118),
         "",
         *markdown(("", "shipped", "fine-tuned"), rows),
     ]
