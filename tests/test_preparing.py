@@ -11,11 +11,12 @@ import pytest
 
 from deepvesicle import preparing
 from deepvesicle.annotations.choosing import Choice
-from deepvesicle.errors import BadInputError, DatasetError, ModelFileError, OutputExistsError, UsageError
+from deepvesicle.errors import BadInputError, DatasetError, ModelFileError, OutputExistsError, TableError, UsageError
 from deepvesicle.files.imod import write_vesicles_model
+from deepvesicle.files.tables import write_vesicles_csv
 from deepvesicle.files.tomogram import write_labels, write_tomogram
 from deepvesicle.fitting.rasterize import rasterize
-from deepvesicle.grid import Grid, Tomogram
+from deepvesicle.grid import Grid, Labels, Tomogram
 from deepvesicle.network.dataset import read_dataset
 from deepvesicle.preparing import default_name, inside, prepare_volume, refit
 from deepvesicle.vesicles import Status, Vesicles
@@ -114,6 +115,54 @@ def test_labels_and_models_together(tmp_path: Path, tomogram: Tomogram) -> None:
     rows = nearest(found, TRUTH)
     assert sorted(rows) == list(range(len(TRUTH)))
     assert np.abs(found.radii_vox - TRUTH.radii_vox[rows]).max() < 0.25
+
+
+def test_tables(tmp_path: Path, tomogram: Tomogram) -> None:
+    """Rejected and proposed rows are background, as in models; what is outside is left out and told."""
+    status = [Status.REFINED, Status.MANUAL, Status.DOUBTFUL, Status.REJECTED, Status.PROPOSED] * 5
+    table = TRUTH.replace(status=status[: len(TRUTH)])
+    write_vesicles_csv(tmp_path / "v.csv", table)
+    prepared = prepare_volume(tomogram, [tmp_path / "v.csv"], tmp_path / "data", "a", Choice())
+    found = prepared.annotation.vesicles
+    assert prepared.warnings == () and found.has_status(Status.MANUAL).all()
+    wanted = table.select(table.accepted)
+    assert found.ids.tolist() == wanted.ids.tolist() and np.array_equal(found.centres_vox, wanted.centres_vox)
+    lines = [f"{z},{y},{x},{r}" for (z, y, x), r in zip(TRUTH.centres_vox, TRUTH.radii_vox, strict=True)]
+    theirs = tmp_path / "theirs.csv"
+    theirs.write_text("\n".join(["z_vox,y_vox,x_vox,radius_vox", *lines, "10,10,-40,9"]))
+    prepared = prepare_volume(tomogram, [theirs], tmp_path / "theirs", "a", Choice())
+    assert len(prepared.annotation.vesicles) == len(TRUTH)
+    assert any(f"1 vesicle wholly outside the tomogram, left out: id {len(TRUTH) + 1}" in w for w in prepared.warnings)
+    other = Grid(GRID.shape_zyx, 1.1)
+    write_vesicles_csv(tmp_path / "other.csv", Vesicles.from_spheres(other, TRUTH.centres_vox, TRUTH.radii_vox))
+    with pytest.raises(TableError, match="another tomogram"):
+        prepare_volume(tomogram, [tmp_path / "other.csv"], tmp_path / "data", "b", Choice())
+
+
+def test_labels_of_another_voxel_size_are_told(tmp_path: Path, tomogram: Tomogram) -> None:
+    labels = rasterize(TRUTH)
+    write_labels(tmp_path / "labels.mrc", Labels(labels.data, Grid(GRID.shape_zyx, 1.0)))
+    prepared = prepare_volume(tomogram, [tmp_path / "labels.mrc"], tmp_path / "data", "a", Choice())
+    assert len(prepared.warnings) == 1 and "has voxels of 1 nm, the tomogram of 2 nm" in prepared.warnings[0]
+    model = write_drawn(tmp_path / "drawn.mod", Object("SV", contours(TRUTH)))
+    mask = Choice(masks=((tmp_path / "labels.mrc", None),))
+    assert "1 nm" in " ".join(prepare_volume(tomogram, [model], tmp_path / "data2", "a", mask).warnings)
+
+
+def test_few_vesicles_and_coarse_tomograms_are_told(tmp_path: Path, tomogram: Tomogram) -> None:
+    few = write_drawn(tmp_path / "few.mod", Object("SV", contours(TRUTH.select(np.arange(2)))))
+    prepared = prepare_volume(tomogram, [few], tmp_path / "data", "a", Choice(), voxel_nm=1.3)
+    first, second = prepared.warnings
+    assert "too few vesicles" in first and "2 nm are enlarged to the dataset's of 1.3 nm" in second
+    entry = json.loads((tmp_path / "data" / "manifest.json").read_text())["volumes"]["a"]
+    assert entry["shell_contrast"] is None
+
+
+def test_objects_that_are_empty_are_told(tmp_path: Path, tomogram: Tomogram) -> None:
+    path = write_drawn(tmp_path / "m.mod", Object("vesicles"), Object("manual", contours(TRUTH)))
+    with pytest.raises(BadInputError, match=r"object 1 'vesicles' is empty \(not empty: 2 'manual'\)"):
+        prepare_volume(tomogram, [path], tmp_path / "data", "a", Choice(vesicles=("vesicles",)))
+    assert prepare_volume(tomogram, [path], tmp_path / "data", "a", Choice()).warnings == ()
 
 
 def test_a_model_of_this_program_after_correction(tmp_path: Path, tomogram: Tomogram) -> None:

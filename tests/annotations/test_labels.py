@@ -117,6 +117,8 @@ def test_discs_and_balls_in_one_volume() -> None:
     assert np.abs(vesicles.radii_vox - truth[:, 3]).max() < 0.2
     assert np.abs(vesicles.centres_vox - truth[:, :3]).max() < 0.2
     rounded = annotation_of_labels(Labels(data, grid), grid, pyto_rounding=True).vesicles
+    notes = annotation_of_labels(Labels(data, grid), grid).notes
+    assert notes == ("1 flat label (1) taken as a disc through the middle of a vesicle",)
     np.testing.assert_array_equal(rounded.centres_vox[0], [20, 25, 25])
     assert rounded.radii_vox[0] == vesicles.radii_vox[0]
 
@@ -175,3 +177,20 @@ def test_vesicles_of_the_golgi(shared_data: Callable[[str], Path]) -> None:
     assert apart.min(axis=1).max() < 1.5
     nearest = truth[np.argmin(apart, axis=1), 3]
     assert (np.abs(annotation.vesicles.radii_vox / nearest - 1) < 0.08).all()
+
+
+def test_undone_discs_among_pytos_balls_are_told(shared_data: Callable[[str], Path]) -> None:
+    labels = read_labels(shared_data("pyto_presynaptic/labels.mrc.gz"))
+    annotation = annotation_of_labels(labels, labels.grid, membrane_id=2, cytosol_id=3)
+    assert annotation.notes == ("4 flat labels (35, 47, 72, 74) taken as discs through the middle of a vesicle",)
+    asked = annotation_of_labels(labels, labels.grid, membrane_id=2, cytosol_id=3, discs=True)
+    assert asked.notes == ()
+
+
+def test_what_looks_like_no_vesicle_is_to_be_named() -> None:
+    grid = Grid((30, 90, 90), 2.0)
+    data = drawn(grid, np.array([[15.0, 20.0, 20.0, 9.0]])).data.copy()
+    data[10:14, 60:64, 10:80] = 7
+    notes = annotation_of_labels(Labels(data, grid), grid).notes
+    assert len(notes) == 1 and "label 7 looks like no vesicle" in notes[0]
+    assert annotation_of_labels(Labels(data, grid), grid, membrane_id=7).notes == ()

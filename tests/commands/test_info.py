@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from deepvesicle.commands.main import main
+from deepvesicle.files.tables import write_vesicles_csv
 from deepvesicle.files.tomogram import write_labels, write_tomogram
 from deepvesicle.files.volume_info import label_counts
 from deepvesicle.grid import Grid, Labels
+from deepvesicle.vesicles import Status, Vesicles
 from imod_bridge.model import (
     FLAG_OPEN,
     MODEL_YZ_EXCHANGED,
@@ -203,3 +205,33 @@ def test_every_bad_file_ends_in_one_line(tmp_path: Path, capsys: pytest.CaptureF
         if not described and (code != 3 or out or err.count("\n") != 1 or not err.startswith("error: ")):
             wrong[name] = (code, out, err)
     assert wrong == {}
+
+
+def test_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status = [Status.MANUAL, Status.REJECTED, Status.MANUAL]
+    table = Vesicles.from_spheres(Grid((40, 40, 40), 2.5), np.full((3, 3), 20.0), [8.0, 9.0, 10.0], status=status)
+    path = tmp_path / "v.csv"
+    write_vesicles_csv(path, table)
+    content = told(capsys, path)
+    assert (content["rows"], content["voxel_nm"], content["radii_px"]) == (3, 2.5, [8.0, 10.0])
+    assert content["rows_of_status"] == {"manual": 2, "rejected": 1}
+    assert main(["info", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "2 manual, 1 rejected" in out and "8 to 10 px, 20 to 25 nm" in out
+    path.write_text("z_vox,y_vox,x_vox,radius_vox\n1,2,3,4\n")
+    content = told(capsys, path)
+    assert content["voxel_nm"] is None and content["rows_of_status"] == {} and content["columns"] == 4
+
+
+def test_what_is_understood_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also of texts with comments, such as Pyto's tables, which models in ASCII form may start with."""
+    (tmp_path / "pyto.dat").write_text("#\n# ids centres\n" + "1 2 3\n" * 40)
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n" + bytes(2000))
+    cases = {"pyto.dat": "a text file", "a.png": "a PNG picture", "gone.mrc": "does not exist", ".": "is a folder"}
+    for name, words in cases.items():
+        assert main(["info", str(tmp_path / name)]) == 3
+        err = capsys.readouterr().err
+        assert words in err and "a tomogram or label volume (.mrc), or a table of vesicles (.csv)" in err
+    ascii_model = tmp_path / "model.txt"
+    ascii_model.write_text("# imod ascii file version 2.0\n" + "# a comment\n" * 80 + "imod 0\nmax 10 10 10\n")
+    assert main(["info", str(ascii_model)]) == 0

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from deepvesicle.commands.main import main
+from deepvesicle.files.tables import write_vesicles_csv
 from deepvesicle.files.tomogram import write_labels
 from deepvesicle.fitting.rasterize import rasterize
 from deepvesicle.grid import Labels
@@ -98,6 +99,17 @@ def test_labels_of_pyto_and_classes(lab: Path, tmp_path: Path, capsys: pytest.Ca
     assert options == {"vesicle_ids": [10, 12], "outline": ["3"]}
 
 
+def test_vesicles_centred_outside_are_counted_apart(
+    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = TRUTH.centres_vox - [0, 0, TRUTH.centres_vox[:, 2].min() + 3]
+    write_vesicles_csv(tmp_path / "v.csv", TRUTH.replace(centres_vox=moved))
+    assert run(lab, tmp_path / "v.csv", "-o", tmp_path / "a") == 0
+    within = int((moved[:, 2] >= -0.5).sum())
+    assert 0 < within < len(TRUTH)
+    assert f"{len(TRUTH)} vesicles, {within} of them centred inside the tomogram" in capsys.readouterr().out
+
+
 def test_refine(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(lab, lab / "drawn.mod", "--vesicles", "SV", "--refine", "-o", tmp_path / "a") == 0
     out = capsys.readouterr().out
@@ -121,6 +133,8 @@ def test_errors_leave_nothing(lab: Path, tmp_path: Path, capsys: pytest.CaptureF
     broken = {"empty": b"", "cut": data[:-300], "text": b"hello", "png": b"\x89PNG\r\n" + bytes(2000)}
     for name, content in broken.items():
         (tmp_path / f"{name}.mod").write_bytes(content)
+    (tmp_path / "pyto.dat").write_text("# vesicles\n1 2 3\n")
+    (tmp_path / "odd.csv").write_text("a,b\n1,2\n")
     folder = tmp_path / "data"
     cases: list[tuple[int, str, tuple[object, ...]]] = [
         (2, "Missing argument", ("-o", folder)),
@@ -133,6 +147,10 @@ def test_errors_leave_nothing(lab: Path, tmp_path: Path, capsys: pytest.CaptureF
         (3, "not a usable IMOD model", (tmp_path / "text.mod", "-o", folder)),
         (3, "not a usable IMOD model", (tmp_path / "png.mod", "-o", folder)),
         (3, "not a label volume", (lab / "ts 01.rec", "-o", folder)),
+        (3, "expected an IMOD model (.mod), a label volume (.mrc) or", (tmp_path / "pyto.dat", "-o", folder)),
+        (3, "is a folder; expected an IMOD model", (lab, "-o", folder)),
+        (3, "columns are missing", (tmp_path / "odd.csv", "-o", folder)),
+        (2, "Leave it out", (tmp_path / "odd.csv", "--vesicles", "1", "-o", folder)),
         (3, "no label 77", (lab / "pyto.mrc", "--vesicle-ids", "77", "-o", folder)),
         (2, "names no labels", (lab / "pyto.mrc", "--classes", "1;2", "-o", folder)),
         (2, "--classes is for label volumes", (model, "--classes", "1,2", "-o", folder)),

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from deepvesicle.files.outline import Outline
 from deepvesicle.grid import Grid, Tomogram
-from deepvesicle.report.annotation_picture import OUTLINE_COLOUR, UNCLEAR_LINE, VESICLE_LINE, annotation_picture
+from deepvesicle.report.annotation_picture import (
+    OUTLINE_COLOUR,
+    UNCLEAR_LINE,
+    VESICLE_LINE,
+    annotation_picture,
+    mean_vesicle,
+)
 from deepvesicle.vesicles import Vesicles
+from tests.shells import spheres, tomogram_of
 
 GRID = Grid((37, 90, 120), 2.3)
 
@@ -65,3 +74,24 @@ def test_few_slices_and_no_vesicles(rng: np.random.Generator) -> None:
     assert two.shape[0] < nine.shape[0]
     even = Tomogram(np.zeros(thin.shape_zyx, np.float32), thin)
     assert pixels(annotation_picture(even, Vesicles.empty(thin))).shape[1] > 1000
+
+
+def test_mean_vesicle_tells_right_from_wrong_spheres() -> None:
+    """In noise that hides single membranes: a dark ring within the circle, or nothing."""
+    truth = spheres()
+    tomogram = tomogram_of(truth, noise=2.0)
+    y, x = np.mgrid[-1.6:1.6:96j, -1.6:1.6:96j]
+    radius = np.hypot(y, x)
+    ring, beside = (radius > 0.72) & (radius < 0.92), ((radius < 0.5) | (radius > 1.15))
+
+    def contrast(vesicles: Vesicles, turned: bool = False) -> float:
+        mean = mean_vesicle(replace(tomogram, invert=turned), vesicles)
+        assert mean is not None
+        return float(np.nanmean(mean[beside]) - np.nanmean(mean[ring]))
+
+    right = contrast(truth)
+    assert right > 0.4 and contrast(truth, turned=True) == pytest.approx(-right)
+    wrong = truth.replace(centres_vox=truth.centres_vox[:, [0, 2, 1]])
+    assert abs(contrast(wrong)) < 0.3 * right
+    assert mean_vesicle(tomogram, truth.select(np.arange(2))) is None
+    assert mean_vesicle(tomogram, truth.replace(centres_vox=truth.centres_vox + 500)) is None
