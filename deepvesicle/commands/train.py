@@ -110,7 +110,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Of the patches, the phantoms and the first weights.")] = 1,
 ) -> None:
     """Train a network on annotated tomograms, on phantoms, or on both, and write it as a model folder."""
-    from deepvesicle.commands.console import progress, say
+    from deepvesicle.commands.console import progress, say, warn
     from deepvesicle.network.card import model_card
     from deepvesicle.network.normalise import NormalisationMethod
     from deepvesicle.network.training import TrainingSettings, calibrate_threshold, is_exhausted, steps_done
@@ -166,6 +166,8 @@ def train(
     if not rows or rows[-1]["step"] == 0:
         say("no validation yet, so no model was written")
         return
+    if begin is not None and max(rows, key=lambda row: row["validation_dice"])["step"] == 0:
+        warn(f"no validation was better than the first one: the weights are still those of model {begin.name}")
     from deepvesicle.report.training_plot import draw_history
 
     draw_history(rows, output / "history.png")
