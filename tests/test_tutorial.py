@@ -53,7 +53,7 @@ def test_every_command_of_the_page_runs_and_the_loop_closes(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     results = tmp_path / "results" / "phantom_synapse_23_vesicles.csv"
-    corrected = 0
+    before = 0
     for line in commands():
         words = shlex.split(line)
         assert words[0] == "deepvesicle"
@@ -61,16 +61,17 @@ def test_every_command_of_the_page_runs_and_the_loop_closes(
             grid = read_tomogram(tmp_path / "new" / "phantom_synapse_23.mrc").grid
             found = read_vesicles_csv(results, grid)
             truth = read_vesicles_csv(tmp_path / "new" / "phantom_synapse_23_truth.csv", grid)
-            left = missed(found, truth)[:2] + 0.7
+            left = missed(found, truth)[:4] + 0.7
             assert len(left), "nothing was missed: the page needs a harder phantom"
             click(results.with_suffix(".mod"), left)
-            corrected = int(found.accepted.sum()) + len(left)
+            before = int(found.accepted.sum())
         assert main(words[1:]) == 0, f"{line}\n{capsys.readouterr().err}"
     said = capsys.readouterr().out
     assert "F1" in said and "mask Dice" in said and "phantom_synapse_21_truth.mod: IMOD model" in said
     # the corrected vesicles are in the dataset, and the second network has learnt from it, on from the first
     volumes = {volume.name: volume for volume in read_dataset(tmp_path / "dataset").volumes}
-    assert len(volumes) == 3 and len(volumes["phantom_synapse_23"].vesicles) == corrected
+    assert len(volumes) == 3
+    assert before < len(volumes["phantom_synapse_23"].vesicles) <= before + 4  # not every click can be fitted
     card = load_network(tmp_path / "mine2").folder / "CARD.md"
     assert "the weights of model mine" in card.read_text() and "| before | after |" in card.read_text()
     names = {entry["name"].split(",")[0] for entry in load_network(tmp_path / "mine2").config["datasets"]}
