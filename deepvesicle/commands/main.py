@@ -13,7 +13,20 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from deepvesicle import __version__
-from deepvesicle.commands import check, demo, evaluate, fix, info, models, phantom, prepare, segment, train
+from deepvesicle.commands import (
+    check,
+    demo,
+    evaluate,
+    export,
+    fix,
+    info,
+    models,
+    phantom,
+    prepare,
+    segment,
+    stats,
+    train,
+)
 from deepvesicle.errors import DeepVesicleError
 
 EXIT_INTERNAL, EXIT_USAGE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 3, 130
@@ -31,6 +44,8 @@ app.command("fix")(fix.fix)
 app.command("prepare")(prepare.prepare)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("export")(export.export)
+app.command("stats")(stats.stats)
 app.add_typer(models.app, name="models")
 app.command("demo")(demo.demo)
 app.command("phantom")(phantom.phantom)
