@@ -40,6 +40,8 @@ DOCUMENTS = (
     "docs/fitting.md",
     "docs/evaluate.md",
     "docs/train.md",
+    "docs/export.md",
+    "docs/stats.md",
 )
 SCRIPTS = sorted(path for path in (ROOT / "bin").iterdir() if path.is_file() and not path.name.startswith("_"))
 

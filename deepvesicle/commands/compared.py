@@ -222,7 +222,7 @@ def read_side(source: Source, grid: Grid, options: LabelOptions, outline: Source
             raise UsageError(f"{source.path} is a table", expected="nothing after its name", got=f":{source.part}")
         found = _no_annotation(read_spheres_csv(source.path, grid))
     elif source.is_model:
-        found = _read_model(source, grid, _inner(outline, source))
+        found = read_drawn_model(source, grid, _inner(outline, source))
     else:
         found = _read_labels(source, grid, options, _inner(outline, source))
     table = joined([found.vesicles, found.unclear])
@@ -269,7 +269,8 @@ def _no_annotation(vesicles: Vesicles, notes: Sequence[str] = ()) -> Annotation:
     return Annotation(vesicles, Vesicles.empty(vesicles.grid), notes=tuple(notes))
 
 
-def _read_model(source: Source, grid: Grid, outline: Source | None) -> Annotation:
+def read_drawn_model(source: Source, grid: Grid, outline: Source | None) -> Annotation:
+    """Spheres of a model, the program's own as they are; `outline` names objects of the same file that are none."""
     from deepvesicle.annotations.frames import frame_notes
     from deepvesicle.files.imod import OUR_OBJECTS, frame_on, read_model_of, read_vesicles_model
 
@@ -284,12 +285,12 @@ def _read_model(source: Source, grid: Grid, outline: Source | None) -> Annotatio
         source.path,
         model,
         grid,
-        vesicles=_objects(source, model),
-        outline=() if outline is None else _objects(outline, model),
+        vesicles=chosen_objects(source, model),
+        outline=() if outline is None else chosen_objects(outline, model),
     )
 
 
-def _objects(source: Source, model: Model) -> Sequence[str]:
+def chosen_objects(source: Source, model: Model) -> Sequence[str]:
     """Names or numbers of the objects that are meant; none for all of them."""
     if source.part is None:
         return ()
@@ -319,7 +320,7 @@ def read_limits(outline: Source, grid: Grid) -> Region:
     if outline.is_volume:
         return read_region(outline.path, grid, outline.part)
     model = read_model_of(outline.path)
-    rows = picked(outline.path, model, _objects(outline, model)) or range(len(model.objects))
+    rows = picked(outline.path, model, chosen_objects(outline, model)) or range(len(model.objects))
     return outline_of(outline.path, model, [model.objects[row] for row in rows], grid)
 
 

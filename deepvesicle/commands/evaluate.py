@@ -71,7 +71,7 @@ def evaluate(
 
     sources = (source_of(prediction), source_of(truth))
     limits = None if outline is None else source_of(outline)
-    paths = {} if output is None else output_paths(output, _stem(sources[0].path))
+    paths = {} if output is None else output_paths(output, stem_of_result(sources[0].path))
     refuse_existing(paths, overwrite)
     options = LabelOptions(membrane_id, cytosol_id, () if classes is None else numbers(classes, "--classes"))
     evaluation, notes = compare(sources, limits, options, tomogram=tomogram, voxel_nm=voxel_size, whole=whole)
@@ -145,7 +145,7 @@ def output_paths(folder: Path, stem: str) -> dict[str, Path]:
     }
 
 
-def _stem(path: Path) -> str:
+def stem_of_result(path: Path) -> str:
     """The file's name without its endings."""
     from deepvesicle.commands.segment import stem_of
 

@@ -180,12 +180,12 @@ def read_chosen(
 def _read(source: Source, grid: Grid) -> Annotation:
     """All that a table or a model holds: spheres of any status, and what is no sphere."""
     from deepvesicle.annotations import Annotation
-    from deepvesicle.commands.compared import _read_model
+    from deepvesicle.commands.compared import read_drawn_model
     from deepvesicle.files.tables import read_spheres_csv
     from deepvesicle.vesicles import Vesicles
 
     if source.is_model:
-        return _read_model(source, grid, None)
+        return read_drawn_model(source, grid, None)
     return Annotation(read_spheres_csv(source.path, grid), Vesicles.empty(grid))
 
 

@@ -57,13 +57,13 @@ def stats(
     """
     from deepvesicle.commands.compared import source_of
     from deepvesicle.commands.console import say, warn
-    from deepvesicle.commands.evaluate import _stem
+    from deepvesicle.commands.evaluate import stem_of_result
     from deepvesicle.commands.segment import refuse_existing
 
     source = source_of(vesicles)
     limits = None if outline is None else source_of(outline)
     zone = None if active_zone is None else source_of(active_zone)
-    paths = {} if output is None else output_paths(output, _stem(source.path))
+    paths = {} if output is None else output_paths(output, stem_of_result(source.path))
     refuse_existing(paths, overwrite)
     statistics, notes = measure(source, limits, zone, tomogram=tomogram, voxel_nm=voxel_size)
     for note in notes:
@@ -137,7 +137,7 @@ def _without(source: Source, outline: Source | None, zone: Source | None) -> tup
         The file of the vesicles is the active zone, or as a model the outline, as a whole.
     """
     from deepvesicle.annotations.models import picked
-    from deepvesicle.commands.compared import _objects
+    from deepvesicle.commands.compared import chosen_objects
     from deepvesicle.errors import UsageError
     from deepvesicle.files.imod import OUR_OBJECTS, read_model_of
 
@@ -159,7 +159,7 @@ def _without(source: Source, outline: Source | None, zone: Source | None) -> tup
         raise UsageError(
             f"{source.path} holds more than one thing", expected="the objects that are meant, such as FILE:NAME"
         )
-    taken = {row for other in inner for row in picked(other.path, model, _objects(other, model))}
+    taken = {row for other in inner for row in picked(other.path, model, chosen_objects(other, model))}
     rest = [str(row + 1) for row in range(len(names)) if row not in taken]
     if not rest:
         raise UsageError(f"{source.path} has no objects left for vesicles")
@@ -190,10 +190,10 @@ def _read_zone(zone: Source, source: Source, grid: Grid) -> tuple[Points, list[s
 def _zone_objects(zone: Source, model: Model) -> list[int]:
     """The objects that are meant: all that are not this program's vesicles, where none is named."""
     from deepvesicle.annotations.models import picked
-    from deepvesicle.commands.compared import _objects
+    from deepvesicle.commands.compared import chosen_objects
     from deepvesicle.files.imod import OUR_OBJECTS
 
-    rows = picked(zone.path, model, _objects(zone, model))
+    rows = picked(zone.path, model, chosen_objects(zone, model))
     return rows or [row for row, item in enumerate(model.objects) if item.name not in OUR_OBJECTS]
 
 
