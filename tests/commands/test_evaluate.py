@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deepvesicle.commands.evaluate import _stem
+from deepvesicle.commands.evaluate import stem_of_result
 from deepvesicle.commands.main import main
 from deepvesicle.files.imod import write_vesicles_model
 from deepvesicle.files.run_record import read_run_record
@@ -342,4 +342,4 @@ def test_what_goes_wrong_is_one_line(
     ],
 )
 def test_results_are_named_after_the_prediction(name: str, stem: str) -> None:
-    assert _stem(Path(name)) == stem
+    assert stem_of_result(Path(name)) == stem
