@@ -112,8 +112,9 @@ def train(
     """Train a network on annotated tomograms, on phantoms, or on both, and write it as a model folder."""
     from deepvesicle.commands.console import progress, say, warn
     from deepvesicle.network.card import model_card
+    from deepvesicle.network.checkpoint import steps_done
     from deepvesicle.network.normalise import NormalisationMethod
-    from deepvesicle.network.training import TrainingSettings, calibrate_threshold, is_exhausted, steps_done
+    from deepvesicle.network.training import TrainingSettings, calibrate_threshold, is_exhausted
     from deepvesicle.network.training import train as train_network
     from deepvesicle.network.unet import UNetShape
     from deepvesicle.network.zoo import load_network, save_network
@@ -238,7 +239,7 @@ def _asked_to_stop() -> Iterator[Callable[[], bool]]:
 
 def _where_it_stands(folder: Path, steps: int) -> str:
     """What --resume finds."""
-    from deepvesicle.network.training import checkpoint_path, steps_done
+    from deepvesicle.network.checkpoint import checkpoint_path, steps_done
 
     if not checkpoint_path(folder).exists():
         return f"{folder} holds no checkpoint: a new training begins"
@@ -286,7 +287,8 @@ def _voxel_nm(given: float | None, begin: Network | None, data: TrainingData | N
 def _check(settings: TrainingSettings, output: Path, threshold: float | None, resume: bool) -> None:
     """Refuse what cannot be trained, before any work."""
     from deepvesicle.errors import UsageError
-    from deepvesicle.network.training import LOSSES, checkpoint_path
+    from deepvesicle.network.checkpoint import checkpoint_path
+    from deepvesicle.network.losses import LOSSES
 
     shape = settings.shape
     if settings.patch_vox % shape.alignment_vox:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
 import time
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,17 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepvesicle.cores import usable_cores
-from deepvesicle.errors import NetworkError, UsageError
-from deepvesicle.files.atomic import new_file
+from deepvesicle.errors import NetworkError
+from deepvesicle.network.checkpoint import (
+    HISTORY_COLUMNS,
+    HISTORY_NAME,
+    State,
+    Weights,
+    checkpoint_path,
+    load_state,
+    save_state,
+    write_history,
+)
+from deepvesicle.network.losses import LOSSES, of_known, soft_dice
 from deepvesicle.network.normalise import NormalisationMethod
 from deepvesicle.network.parts import DatasetPatches, Part
 from deepvesicle.network.patches import Patch, augment
 from deepvesicle.network.phantoms import PhantomPool, random_example
 from deepvesicle.network.unet import CONVOLUTIONS_PER_LEVEL, UNetShape, build_unet, quiet_tensorflow
 
-Weights = list[NDArray[np.float32]]
-HISTORY_NAME = "history.csv"
-HISTORY_COLUMNS = ("step", "seconds", "patches", "loss", "dice", "validation_dice", "learning_rate")
 #: Steps between two contributions to the moving average of the weights.
 AVERAGED_EVERY = 4
 VALIDATION_SEED = 987_654
@@ -110,155 +114,10 @@ class TrainingSettings:
         return self.learning_rate * max(min(rise, left, 1.0), 0.003)
 
 
-def bce_loss(truth: Any, predicted: Any, known: Any = 1.0) -> Any:
-    """Binary cross-entropy; as for the others, voxels with `known` 0 do not count."""
-    from keras import ops
-
-    predicted = ops.clip(ops.cast(predicted, "float32"), 1e-6, 1 - 1e-6)
-    return -ops.mean(known * (truth * ops.log(predicted) + (1 - truth) * ops.log(1 - predicted)))
-
-
-def bce_dice_loss(truth: Any, predicted: Any, known: Any = 1.0) -> Any:
-    """Binary cross-entropy plus one minus the soft Dice over the batch."""
-    return bce_loss(truth, predicted, known) + 1 - soft_dice(truth, predicted, known)
-
-
-def focal_loss(truth: Any, predicted: Any, known: Any = 1.0) -> Any:
-    """Cross-entropy in which voxels that are certain and right count little (Lin et al. 2017, gamma 2), times 3."""
-    from keras import ops
-
-    predicted = ops.clip(ops.cast(predicted, "float32"), 1e-6, 1 - 1e-6)
-    miss = ops.abs(truth - predicted)
-    entropy = -(truth * ops.log(predicted) + (1 - truth) * ops.log(1 - predicted))
-    return 3 * ops.mean(known * miss**2 * entropy)
-
-
-def bce_tversky_loss(truth: Any, predicted: Any, known: Any = 1.0) -> Any:
-    """Cross-entropy plus 1 - Tversky index (Salehi et al. 2017): what is missed counts 0.7, what is false 0.3."""
-    from keras import ops
-
-    p = ops.cast(predicted, "float32")
-    hit = ops.sum(known * truth * p)
-    missed, false = ops.sum(known * truth * (1 - p)), ops.sum(known * (1 - truth) * p)
-    return bce_loss(truth, predicted, known) + 1 - (hit + 1) / (hit + 0.7 * missed + 0.3 * false + 1)
-
-
-#: Losses by name; `bin/benchmark training` compares them.
-LOSSES: dict[str, Callable[..., Any]] = {
-    "bce": bce_loss,
-    "bce_dice": bce_dice_loss,
-    "bce_tversky": bce_tversky_loss,
-    "focal": focal_loss,
-}
-
-
-def soft_dice(truth: Any, predicted: Any, known: Any = 1.0) -> Any:
-    """Dice = 2 sum(t p) / (sum t^2 + sum p^2), with one voxel added so that an empty batch is defined."""
-    from keras import ops
-
-    predicted = ops.cast(predicted, "float32")
-    squares = ops.sum(known * truth * truth) + ops.sum(known * predicted * predicted)
-    return (2 * ops.sum(known * truth * predicted) + 1) / (squares + 1)
-
-
-def _of_known(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
-    """A loss or metric for Keras, of targets with two channels: the truth, and what of it is known."""
-
-    def of_targets(targets: Any, predicted: Any) -> Any:
-        return function(targets[..., :1], predicted, targets[..., 1:])
-
-    of_targets.__name__ = function.__name__
-    return of_targets
-
-
-@dataclass
-class _State:
-    """What a checkpoint holds: all that the next step depends on, and the history so far."""
-
-    step: int
-    weights: Weights
-    average: Weights
-    best: Weights
-    optimizer: Weights
-    rows: list[dict[str, float]] = field(default_factory=list)
-    seconds: float = 0.0
-    #: Sums since the last row: steps, losses, Dices.
-    sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
-
-    def best_dice(self) -> float:
-        """Highest validation Dice so far; that of `best`."""
-        return max((row["validation_dice"] for row in self.rows), default=-1.0)
-
-
-_WEIGHTS = ("weights", "average", "best", "optimizer")
-
-
-def _save_state(path: Path, state: _State, identity: Mapping[str, Any]) -> None:
-    arrays: dict[str, Any] = {"step": state.step, "seconds": state.seconds, "sums": state.sums}
-    arrays["rows"] = np.array([[row[name] for name in HISTORY_COLUMNS] for row in state.rows])
-    arrays["identity"] = np.frombuffer(json.dumps(identity, sort_keys=True).encode(), dtype=np.uint8)
-    for name in _WEIGHTS:
-        for i, value in enumerate(getattr(state, name)):
-            arrays[f"{name}_{i:03d}"] = value
-    with new_file(path, overwrite=True) as temporary:
-        np.savez(temporary, **arrays)
-
-
-def _load_state(path: Path, identity: Mapping[str, Any]) -> _State:
-    """Read a checkpoint of the same training; the number of steps alone may be another one."""
-    try:
-        with np.load(path) as file:
-            parts = {name: [file[key] for key in sorted(file.files) if key.startswith(name + "_")] for name in _WEIGHTS}
-            rows = [dict(zip(HISTORY_COLUMNS, map(float, row), strict=True)) for row in file["rows"]]
-            before = json.loads(file["identity"].tobytes())
-            state = _State(int(file["step"]), **parts, rows=rows, seconds=float(file["seconds"]), sums=file["sums"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise NetworkError(
-            f"{path} is damaged, or of another version",
-            expected="a checkpoint of this version",
-            remedy="Train in a new folder; a model that the old one holds can be its --init",
-        ) from error
-    wanted = json.loads(json.dumps(identity))
-    for name in sorted(before.keys() | wanted.keys()):
-        if name != "steps" and before.get(name) != wanted.get(name):
-            long = name in _LONG
-            raise UsageError(
-                f"the training in {path.parent} was begun with {_LONG[name] if long else 'another ' + _in_words(name)}",
-                expected="" if long else str(before.get(name)),
-                got="" if long else str(wanted.get(name)),
-                remedy="Resume with what it was begun with, or train in a new folder",
-            )
-    return state
-
-
-#: What is too long to be printed when it differs.
-_LONG = {"data": "other datasets", "initial": "other initial weights"}
-
-
-def _in_words(name: str) -> str:
-    return {"patch_vox": "size of patches", "voxel_nm": "voxel size", "shape": "network"}.get(
-        name, name.replace("_", " ")
-    )
-
-
 def is_exhausted(rows: Sequence[Mapping[str, float]], patience: int) -> bool:
     """Whether so many validations (0: any number) have passed without a higher Dice."""
     scores = [row["validation_dice"] for row in rows]
     return bool(scores) and 0 < patience <= len(scores) - 1 - int(np.argmax(scores))
-
-
-def steps_done(folder: Path) -> int:
-    """Steps that a training folder's checkpoint has behind it; 0 where there is none that can be read."""
-    try:
-        with np.load(checkpoint_path(folder)) as file:
-            return int(file["step"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return 0
-
-
-def checkpoint_path(folder: Path) -> Path:
-    """Where a training folder keeps its checkpoint."""
-    return folder / "checkpoint.npz"
 
 
 @dataclass(frozen=True)
@@ -346,9 +205,9 @@ def train(
     optimizer = _compile(model, settings)
     identity = {**settings.to_json(), "data": data.to_json() if data else None, "initial": _digest(initial)}
     start = model.get_weights()
-    state = _State(0, start, [w.copy() for w in start], start, [])
+    state = State(0, start, [w.copy() for w in start], start, [])
     if resume and checkpoint_path(folder).exists():
-        state = _load_state(checkpoint_path(folder), identity)
+        state = load_state(checkpoint_path(folder), identity)
         model.set_weights(state.weights)
         for variable, value in zip(optimizer.variables, state.optimizer, strict=True):
             variable.assign(value)
@@ -359,8 +218,8 @@ def train(
     def save() -> None:
         state.weights = model.get_weights()
         state.optimizer = [np.asarray(keras.ops.convert_to_numpy(v)) for v in optimizer.variables]
-        _save_state(checkpoint_path(folder), state, identity)
-        _write_history(folder / HISTORY_NAME, state.rows)
+        save_state(checkpoint_path(folder), state, identity)
+        write_history(folder / HISTORY_NAME, state.rows)
 
     if is_done():  # done before; only the model is wanted
         model.set_weights(state.best)
@@ -456,7 +315,7 @@ def _compile(model: Any, settings: TrainingSettings) -> Any:
 
     optimizer = keras.optimizers.Adam(settings.learning_rate, clipnorm=1.0)
     model.compile(
-        optimizer=optimizer, loss=_of_known(LOSSES[settings.loss]), metrics=[_of_known(soft_dice)], jit_compile=False
+        optimizer=optimizer, loss=of_known(LOSSES[settings.loss]), metrics=[of_known(soft_dice)], jit_compile=False
     )
     optimizer.build(model.trainable_variables)
     return optimizer
@@ -608,10 +467,3 @@ def calibrate_threshold(
     if usual is not None and scores[best] < scores[-1] + CLEARLY_BETTER:
         best = len(thresholds) - 1
     return round(float(thresholds[best]), 2), float(scores[best])
-
-
-def _write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    with new_file(path, overwrite=True) as temporary, open(temporary, "w", newline="") as stream:
-        writer = csv.DictWriter(stream, HISTORY_COLUMNS)
-        writer.writeheader()
-        writer.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in rows)

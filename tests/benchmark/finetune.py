@@ -45,7 +45,8 @@ HOW = """Made by `bin/benchmark finetune`. Phantoms of a kind that the shipped n
 {voxel_nm:g} nm, d' {contrast:g} before {iterations:.0f} iterations of anisotropic diffusion (3 to 15 in the training),
 {defocus_um:.0f} um underfocus +-10 % (at most 9 in the training). `deepvesicle train --init default`, with its
 defaults, on {half} of them, which hold {count} vesicles, took {minutes:.0f} minutes on two cores for {steps} steps, its
-own comparison included. On {half} others:"""
+own comparison included. (That a training killed by SIGKILL at five random moments ends where an unbroken one does is
+a test: `tests/network/test_training.py`.) On {half} others:"""
 
 
 def member(number: int, shape: tuple[int, int, int] = SHAPE) -> tuple[Tomogram, Vesicles]:

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from deepvesicle.cores import usable_cores
 from deepvesicle.fitting.propose import propose
 from deepvesicle.grid import Grid, Probability, Tomogram
+from deepvesicle.network.checkpoint import Weights
 from deepvesicle.network.inference import predict
 from deepvesicle.network.patches import occupancy
-from deepvesicle.network.training import TrainingSettings, Weights, train
+from deepvesicle.network.training import TrainingSettings, train
 from deepvesicle.network.unet import UNetShape
 from deepvesicle.network.zoo import Network, load_network, save_network
 from deepvesicle.phantom.imaging import image_scene

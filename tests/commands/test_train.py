@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from deepvesicle.commands.main import main
-from deepvesicle.network.training import steps_done
+from deepvesicle.network.checkpoint import steps_done
 from deepvesicle.network.zoo import load_network
 from tests.network.datasets import drawn_dataset
 

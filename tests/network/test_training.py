@@ -12,22 +12,11 @@ import numpy as np
 import pytest
 
 from deepvesicle.errors import NetworkError, UsageError
+from deepvesicle.network.checkpoint import checkpoint_path, steps_done
 from deepvesicle.network.dataset import add_volume, read_dataset
+from deepvesicle.network.losses import LOSSES, bce_dice_loss, bce_loss, bce_tversky_loss, focal_loss, soft_dice
 from deepvesicle.network.parts import split
-from deepvesicle.network.training import (
-    LOSSES,
-    TrainingData,
-    TrainingSettings,
-    bce_dice_loss,
-    bce_loss,
-    bce_tversky_loss,
-    calibrate_threshold,
-    checkpoint_path,
-    focal_loss,
-    soft_dice,
-    steps_done,
-    train,
-)
+from deepvesicle.network.training import TrainingData, TrainingSettings, calibrate_threshold, train
 from deepvesicle.network.unet import UNetShape, build_unet
 from tests.network.datasets import drawn_dataset, drawn_tomogram
 from tests.network.test_dataset import LeftOf
