@@ -40,7 +40,9 @@ FLOORS: dict[str, int] = {
     "pipeline": 5,
     "calibration": 5,
     "preparing": 5,
+    "handover": 5,
     "tuning": 6,
+    "batch": 6,
     "commands": 7,
     "__main__": 8,
 }
