@@ -9,7 +9,7 @@ import typer
 
 from deepvesicle.commands.options import OverwriteOption
 
-KINDS = "synapse, liposomes, shells or no_vesicles"
+KINDS = "synapse, liposomes, small, shells, no_vesicles or granules"
 
 
 def phantom(

@@ -23,7 +23,14 @@ from deepvesicle.phantom.scene import random_scene
 from deepvesicle.vesicles import Vesicles
 
 #: Kinds of scene and how often each is drawn.
-SCENE_SHARES = {"synapse": 0.50, "liposomes": 0.15, "shells": 0.11, "no_vesicles": 0.24}
+SCENE_SHARES = {
+    "synapse": 0.44,
+    "liposomes": 0.13,
+    "small": 0.12,
+    "shells": 0.10,
+    "no_vesicles": 0.14,
+    "granules": 0.07,
+}
 #: Voxel sizes of the simulated originals, nm.
 ORIGINAL_VOXEL_NM = (1.4, 3.6)
 #: The volume is drawn at the network's voxel size times a factor in this range: small zooms.

@@ -30,7 +30,7 @@ from deepvesicle.spheres import fibonacci_directions, inside_fractions
 from deepvesicle.vesicles import Status, Vesicles
 
 #: Kinds of scene that `random_scene` knows.
-SCENE_KINDS = ("synapse", "liposomes", "shells", "no_vesicles")
+SCENE_KINDS = ("synapse", "liposomes", "small", "shells", "no_vesicles", "granules")
 #: Things of a vesicle's size that are none: a membrane sheet, a tubule, a gold bead, a granule.
 LOOKALIKES = ("sheet", "tubule", "gold", "blob")
 
@@ -75,8 +75,8 @@ def random_scene(
         Voxels of the volume.
     voxel_nm : float
     kind : str
-        One of `SCENE_KINDS`: a synapse; lipid vesicles of 12 to 95 nm in ice; crowds of small equal shells;
-        a cell without vesicles.
+        One of `SCENE_KINDS`: a synapse; lipid vesicles of 12 to 95 nm in ice; mostly small ones, in ice or in a cell;
+        crowds of small equal shells; a cell without vesicles; one full of granules.
 
     Returns
     -------
@@ -194,6 +194,21 @@ class _Builder(Surroundings):
         self._complexes(rng.uniform(0, 1.0))
         self._extras()
 
+    def small(self) -> None:
+        rng = self.rng
+        self._cytosol(rng.uniform(0.02, 0.9))
+        if rng.random() < 0.3:
+            self._plasma_membranes(1)
+        for _ in range(int(rng.poisson(0.7))):
+            self._tubule()
+        most = rng.uniform(14, 22)
+        count = int(rng.uniform(4, 25) * float(np.prod(self.size)) / 1e6)
+        self._crowd(Kind.LIPOSOME, min(count, 400), lambda: float(rng.uniform(12.3, most)))
+        self._complexes(rng.uniform(0, 4))
+        if rng.random() < 0.3:
+            self._granules(rng.uniform(0, 5))
+        self._extras()
+
     def shells(self) -> None:
         rng = self.rng
         radius = rng.uniform(12.5, 26)
@@ -220,6 +235,20 @@ class _Builder(Surroundings):
         self._complexes(rng.uniform(0, 25))
         if rng.random() < 0.5:
             self._clumps()
+        self._extras()
+
+    def granules(self) -> None:
+        rng = self.rng
+        self._cytosol(rng.uniform(0.05, 1.0))
+        self._plasma_membranes(int(rng.integers(0, 2)))
+        if rng.random() < 0.3:
+            self._mitochondrion()
+        for _ in range(int(rng.integers(0, 4))):
+            self._tubule()
+        if rng.random() < 0.3:
+            self._cisternae()
+        self._granules(rng.uniform(2, 20))
+        self._complexes(rng.uniform(0, 12))
         self._extras()
 
     # -- vesicles ----------------------------------------------------------------------------------------------------

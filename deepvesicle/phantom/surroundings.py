@@ -242,6 +242,22 @@ class Surroundings:
                 axes = np.full(3, rng.uniform(4.5, 8.0))
                 add_compartment(self.canvas, centre, axes, Bilayer(2.8, rng.uniform(0.8, 1.4)), 0.0, 0.3)
 
+    def _granules(self, density: float) -> None:
+        """Solid things of a vesicle's size, lumpy or round: a fringe looks like a membrane on them.
+
+        `density` is the number in a cube of 100 nm.
+        """
+        rng = self.rng
+        for _ in range(int(rng.poisson(density * float(np.prod(self.size)) / 1e6))):
+            centre = rng.uniform(0, 1, 3) * self.size
+            if not self.slab[0] < centre[0] < self.slab[1] or self.taken[self._voxel(centre)]:
+                continue
+            radius, lumps = rng.uniform(8, 20), int(rng.choice([1, 2, 3, 4], p=[0.5, 0.2, 0.2, 0.1]))
+            for _ in range(lumps):
+                place = centre + (rng.normal(0, 0.35 * radius, 3) if lumps > 1 else 0.0)
+                size = radius * (rng.uniform(0.5, 1.0) if lumps > 1 else 1.0)
+                add_ball(self.canvas, place, size, rng.uniform(0.2, 0.9))
+
     def _clumps(self) -> None:
         """Dense material without form, as between the fibres of a spindle."""
         grain = np.clip(self._roughness(self.canvas.density.shape, self.rng.uniform(3.5, 9.0)) - 0.9, 0, None)

@@ -29,7 +29,7 @@ def test_seed_decides_everything(kind: str) -> None:
     assert np.array_equal(first.vesicles.centres_vox, second.vesicles.centres_vox)
     assert not np.array_equal(first.density, other.density)
     assert np.all(np.isfinite(first.density))
-    assert (len(first.vesicles) == 0) == (kind == "no_vesicles")
+    assert (len(first.vesicles) == 0) == (kind in ("no_vesicles", "granules"))
 
 
 def test_unknown_kind_is_named() -> None:
