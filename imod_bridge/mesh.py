@@ -1,4 +1,4 @@
-"""The meshes of a model's objects, as far as their vertices go.
+"""The meshes of a model's objects: their vertices, and their triangles.
 
 Source: IMOD's description of its binary format. A mesh is a list of vertices and normals, and a list of indices into it
 in which negative numbers are commands: which kind of polygons begins, where it ends.
@@ -40,23 +40,63 @@ def read_mesh_pieces(path: str | os.PathLike[str]) -> list[list[NDArray[np.float
     OSError
         The file cannot be read.
     """
+    return [[piece for chunk in chunks for piece in _pieces(chunk)] for chunks in _meshes(path)]
+
+
+def read_mesh_triangles(path: str | os.PathLike[str]) -> list[NDArray[np.float64]]:
+    """The triangles of the meshes of each object.
+
+    Parameters
+    ----------
+    path : path
+        As in `read_mesh_pieces`.
+
+    Returns
+    -------
+    list of float arrays (N, 3, 3)
+        For each object the three corners of its triangles, as x, y, z in pixels, as stored.
+
+    Raises
+    ------
+    ModelFormatError, OSError
+        As `read_mesh_pieces`.
+    """
+    nothing = np.zeros((0, 3, 3))
+    return [
+        np.concatenate([nothing, *(places[corners] for places, corners in map(_read, chunks))])
+        for chunks in _meshes(path)
+    ]
+
+
+def _meshes(path: str | os.PathLike[str]) -> list[list[Chunk]]:
+    """The chunks that hold the meshes of each object."""
     data = read_file(path)
     if is_ascii(data):
         return []
-    pieces: list[list[NDArray[np.float64]]] = []
+    found: list[list[Chunk]] = []
     for chunk in walk(data):
         if chunk.id == "OBJT":
-            pieces.append([])
+            found.append([])
         elif chunk.id == "MESH":
-            pieces[-1] += _pieces(chunk)
-    return pieces
+            found[-1].append(chunk)
+    return found
 
 
 def _pieces(chunk: Chunk) -> list[NDArray[np.float64]]:
     """Connected pieces of one mesh; none of a mesh of lower resolution."""
+    places, corners = _read(chunk)
+    if not len(corners):
+        return []
+    part = _connected(corners, len(places))
+    return [places[part == number] for number in range(part.max() + 1)]
+
+
+def _read(chunk: Chunk) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The places (N, 3) of a mesh and its triangles (M, 3) as numbers of these; none of a mesh of lower resolution."""
+    nothing = np.zeros((0, 3)), np.zeros((0, 3), dtype=np.int64)
     record = fields.MESH.unpack(chunk.payload)
     if record["flags"] & _RESOLUTION:
-        return []
+        return nothing
     count, listed = record["vsize"], record["lsize"]
     start = fields.MESH.size
     vertices = np.frombuffer(chunk.payload, dtype=">f4", count=3 * count, offset=start).reshape(-1, 3)
@@ -64,13 +104,11 @@ def _pieces(chunk: Chunk) -> list[NDArray[np.float64]]:
     triangles = _triangles(indices.astype(np.int64))
     triangles = triangles[((triangles >= 0) & (triangles < count)).all(axis=1)]
     if not len(triangles):
-        return []
+        return nothing
     points = vertices.astype(np.float64)
     used = np.unique(triangles)
     places, back = np.unique(points[used], axis=0, return_inverse=True)
-    corners = back.reshape(-1)[np.searchsorted(used, triangles)]
-    part = _connected(corners, len(places))
-    return [places[part == number] for number in range(part.max() + 1)]
+    return places, back.reshape(-1)[np.searchsorted(used, triangles)]
 
 
 def _triangles(indices: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -93,10 +93,12 @@ def _in_polygon(points_yx: NDArray[np.float64], polygon: NDArray[np.float64]) ->
 def _fill_polygon(shape_yx: tuple[int, int], polygon: NDArray[np.float64]) -> NDArray[np.bool_]:
     """The pixels (y, x) whose centres `_in_polygon` would take, all at once: each edge toggles what is to its right."""
     ny, nx = shape_yx
+    start, end = polygon, np.roll(polygon, -1, axis=0)
+    low, high = np.sort(np.clip(np.ceil([start[:, 0], end[:, 0]]), 0, ny).astype(int), axis=0)
+    edge = np.repeat(np.arange(len(polygon)), high - low)  # once for each line of pixels that it crosses
+    y = np.arange(len(edge)) + np.repeat(high - np.cumsum(high - low), high - low)
+    step = (end - start)[edge]
+    x = start[edge, 1] + (y - start[edge, 0]) / step[:, 0] * step[:, 1]
     toggles = np.zeros((ny, nx + 1), dtype=np.uint8)
-    y = np.arange(ny, dtype=np.float64)
-    for start, end in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
-        x = _crossings(y, start, end)
-        rows = np.flatnonzero(np.isfinite(x))
-        toggles[rows, np.clip(np.ceil(x[rows]), 0, nx).astype(int)] ^= 1
+    np.bitwise_xor.at(toggles, (y, np.clip(np.ceil(x), 0, nx).astype(int)), 1)
     return np.bitwise_xor.accumulate(toggles, axis=1)[:, :nx].astype(bool)
