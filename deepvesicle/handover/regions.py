@@ -53,19 +53,19 @@ class Sheet:
         shape = np.asarray(grid.shape_zyx)
         points = points[((points >= -radius) & (points <= shape - 1 + radius)).all(axis=1)]
         reach = int(radius + 0.5)
-        # the rim takes what lies outside, so that nothing needs to be asked of each voxel
-        wide = np.zeros(tuple(shape + 2 * reach + 2), dtype=bool)
+        rim = 2 * reach + 1  # takes what lies outside, so that nothing needs to be asked of each voxel
+        wide = np.zeros(tuple(shape + 2 * rim), dtype=bool)
         nearest = np.rint(points)
         rest = points - nearest
         square = (rest**2).sum(axis=1)
-        place = np.ravel_multi_index(tuple((nearest.astype(np.int64) + reach + 1).T), wide.shape, mode="clip")
+        place = np.ravel_multi_index(tuple((nearest.astype(np.int64) + rim).T), wide.shape)
         flat, strides = wide.reshape(-1), np.asarray(wide.strides)
         for offset in product(range(-reach, reach + 1), repeat=3):
             away = np.asarray(offset)
             if (np.maximum(np.abs(away) - 0.5, 0) ** 2).sum() <= radius**2:
                 within = square - 2 * rest @ away + (away**2).sum() <= radius**2
                 flat[place[within] + int(away @ strides)] = True
-        z, y, x = (slice(reach + 1, reach + 1 + int(n)) for n in shape)
+        z, y, x = (slice(rim, rim + int(n)) for n in shape)
         return wide[z, y, x]
 
 
