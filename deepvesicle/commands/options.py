@@ -16,3 +16,32 @@ VoxelSizeOption = Annotated[
 ]
 InvertOption = Annotated[bool, typer.Option("--invert", help="The tomogram holds dense = bright: turn its contrast.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace output files that exist.")]
+
+# How vesicles are found: the same for one tomogram and for many.
+ModelOption = Annotated[str, typer.Option(help="Network: the name of a shipped one, or the folder of your own.")]
+MinRadiusOption = Annotated[float | None, typer.Option(metavar="NM", help="Smallest outer radius, by default 12.")]
+MaxRadiusOption = Annotated[float | None, typer.Option(metavar="NM", help="Largest outer radius, by default 100.")]
+ThresholdOption = Annotated[
+    float | None, typer.Option(help="Probability from which a voxel counts; the model's own by default.")
+]
+ViewsOption = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Mirror images averaged: 1 (default), 2, 4 or 8; N times the time."),
+]
+SaveProbabilityOption = Annotated[
+    bool, typer.Option("--save-probability", help="Also write the network's probability (MRC).")
+]
+TiltRangeOption = Annotated[
+    str | None,
+    typer.Option(metavar="LOW,HIGH", help="Lowest and highest tilt, degrees; by default as the missing wedge shows."),
+]
+TiltAxisOption = Annotated[str | None, typer.Option(metavar="y|x", help="Axis of the tilt series, by default y.")]
+EllipsoidOption = Annotated[
+    bool, typer.Option("--ellipsoid", help="Also fit an ellipsoid to each vesicle, for the table.")
+]
+GapOption = Annotated[
+    int | None, typer.Option(metavar="N", help="Voxels to leave between the labels of vesicles, by default 0.")
+]
+SettingsOption = Annotated[
+    Path | None, typer.Option(metavar="TOML", help="File with settings; options on the command line win.")
+]

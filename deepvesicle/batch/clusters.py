@@ -1,0 +1,259 @@
+"""Workers of dask.distributed: on this machine, in jobs of a batch system, or of a scheduler that runs already."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deepvesicle.cores import usable_cores
+from deepvesicle.errors import DeepVesicleError, UsageError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+#: Batch systems, with the class of dask_jobqueue for each and the command that it cannot do without.
+BATCH_SYSTEMS = {
+    "slurm": ("SLURMCluster", "sbatch"),
+    "pbs": ("PBSCluster", "qsub"),
+    "lsf": ("LSFCluster", "bsub"),
+    "sge": ("SGECluster", "qsub"),
+}
+_ADDRESS = re.compile(r"(tcp|tls|ucx|ws|wss)://.+")
+_SPEC = re.compile(r"([a-z]+)(?::(\d+))?")
+#: Workers on this machine that one does not ask for by number: a core fewer than this is not worth one more.
+_CORES_EACH, _MOST_LOCAL = 4, 16
+#: Jobs that one does not ask for by number, and what each gets where neither options nor configuration say so.
+_MOST_JOBS, _JOB_CORES = 20, 4
+#: A job that is lost is replaced after this time.
+_LOST_SECONDS = "5s"
+_CONNECT_SECONDS = 30
+
+
+class ClusterError(DeepVesicleError):
+    """Workers that cannot be had."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class ClusterSpec:
+    """Which workers are wanted.
+
+    Parameters
+    ----------
+    kind : str
+        ``local``, one of `BATCH_SYSTEMS`, or ``address``.
+    workers : int
+        How many at the same time; 0: as many as make sense.
+    address : str
+        Of a scheduler.
+    cores : int
+        For each tomogram; 0: as the configuration has it, or all there are, divided.
+    job_memory : str
+        For each job of a batch system, such as ``4GB``; empty: as the configuration has it.
+    log_folder : str
+        For the output of jobs where the configuration names no folder.
+    """
+
+    kind: str
+    workers: int = 0
+    address: str = ""
+    cores: int = 0
+    job_memory: str = ""
+    log_folder: str = ""
+
+
+def parse_cluster(text: str) -> ClusterSpec:
+    """Understand ``local``, ``local:4``, ``slurm``, ``slurm:10`` (pbs, lsf, sge alike) and ``tcp://host:8786``.
+
+    Raises
+    ------
+    UsageError
+    """
+    if _ADDRESS.fullmatch(text):
+        return ClusterSpec("address", address=text)
+    found = _SPEC.fullmatch(text)
+    kinds = ("local", *BATCH_SYSTEMS)
+    if not found or found[1] not in kinds or found[2] == "0":
+        raise UsageError(
+            f"--cluster {text} is not known",
+            expected=f"{', '.join(kinds)}, each with :N for N tomograms at the same time, or tcp://HOST:PORT",
+        )
+    return ClusterSpec(found[1], int(found[2] or 0))
+
+
+@dataclass
+class Workers:
+    """Workers that are there, or will be.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    cluster : distributed.deploy.SpecCluster, optional
+        None where the scheduler is somebody else's.
+    wanted : int
+        How many there should be; 0 where that is not ours to say.
+    cores : int
+        For each tomogram; 0: all of the worker's machine, divided among the workers there.
+    """
+
+    client: Client
+    cluster: Any
+    wanted: int
+    cores: int
+
+    def addresses(self) -> list[str]:
+        """Addresses of the workers that are there."""
+        return list(self.client.nthreads())
+
+    def replace_lost(self) -> None:
+        """Ask for as many workers as there should be: those that were lost are started anew."""
+        if self.cluster is not None:
+            self.cluster.scale(self.wanted)
+
+
+@contextmanager
+def workers_of(spec: ClusterSpec, units: int) -> Iterator[Workers]:
+    """Give workers for so many tomograms; they end with the block, but for those of somebody else's scheduler.
+
+    Raises
+    ------
+    UsageError, ClusterError
+        The libraries or the batch system are missing, or do not answer.
+    """
+    dask, distributed = _libraries()
+    config = {
+        "distributed.deploy.lost-worker-timeout": _LOST_SECONDS,
+        "distributed.worker.daemon": False,
+        "distributed.scheduler.active-memory-manager.start": False,
+        # Memory is that of the processes the workers start, which the workers do not count.
+        "distributed.worker.memory.target": False,
+        "distributed.worker.memory.spill": False,
+        "distributed.worker.memory.pause": False,
+        "distributed.worker.memory.terminate": False,
+        "distributed.logging.distributed": "error",
+        "distributed.comm.timeouts.connect": f"{_CONNECT_SECONDS}s",
+    }
+    with dask.config.set(config):
+        if spec.kind == "address":
+            with _client(distributed, spec.address) as client:
+                yield Workers(client, None, 0, spec.cores)
+            return
+        cluster, wanted, cores = (_local if spec.kind == "local" else _jobs)(spec, units)
+        with _closing(cluster), _client(distributed, cluster) as client:
+            yield Workers(client, cluster, wanted, cores)
+
+
+def _libraries() -> tuple[Any, Any]:
+    try:
+        import dask
+        import distributed
+    except ImportError as error:
+        raise UsageError(
+            f"--cluster needs the library {error.name}",
+            remedy="pip install 'deepvesicle[cluster]'; or leave the option out: one tomogram after the other",
+        ) from error
+    return dask, distributed
+
+
+@contextmanager
+def _client(distributed: Any, where: Any) -> Iterator[Client]:
+    try:
+        client = distributed.Client(where, timeout=_CONNECT_SECONDS, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ClusterError(
+            f"there is no dask scheduler at {where}", got=str(error), remedy="Start one with `dask scheduler`"
+        ) from error
+    try:
+        yield client
+    finally:
+        with suppress(Exception):  # what it was for is done, or lost, already
+            client.close(timeout=5)
+
+
+@contextmanager
+def _closing(cluster: Any) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        with suppress(Exception):
+            cluster.close(timeout=20)
+
+
+def local_workers(units: int, cores: int, free_bytes: int, bytes_each: int) -> int:
+    """How many tomograms to work on at the same time on one machine, where nobody says."""
+    by_memory = free_bytes // max(1, bytes_each)
+    return int(max(1, min(units, cores // _CORES_EACH, by_memory, _MOST_LOCAL)))
+
+
+def _local(spec: ClusterSpec, units: int) -> tuple[Any, int, int]:
+    from distributed import LocalCluster
+
+    wanted = min(units, spec.workers or local_workers(units, usable_cores(), _free_bytes(), _BYTES_EACH))
+    cluster = LocalCluster(
+        n_workers=wanted,
+        threads_per_worker=1,
+        processes=True,
+        memory_limit=0,
+        host="127.0.0.1",
+        dashboard_address=None,
+        silence_logs="CRITICAL",
+    )
+    return cluster, wanted, spec.cores or max(1, usable_cores() // wanted)
+
+
+#: What a tomogram takes by default.
+_BYTES_EACH = 3_000_000_000
+
+
+def _free_bytes() -> int:
+    with suppress(OSError, ValueError, KeyError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return int(dict(line.split(":") for line in lines)["MemAvailable"].split()[0]) * 1024
+    return _BYTES_EACH
+
+
+def _jobs(spec: ClusterSpec, units: int) -> tuple[Any, int, int]:
+    import shutil
+
+    import dask
+
+    try:
+        import dask_jobqueue
+    except ImportError as error:
+        raise UsageError(
+            f"--cluster {spec.kind} needs the library dask-jobqueue", remedy="pip install 'deepvesicle[cluster]'"
+        ) from error
+    class_name, command = BATCH_SYSTEMS[spec.kind]
+    if shutil.which(command) is None:
+        raise ClusterError(
+            f"--cluster {spec.kind} needs the command {command}, which is not here",
+            remedy="Run this on a machine from which jobs can be submitted",
+        )
+
+    def configured(name: str) -> Any:
+        return dask.config.get(f"jobqueue.{spec.kind}.{name}", None)
+
+    options: dict[str, Any] = {"silence_logs": "CRITICAL"}
+    options["scheduler_options"] = {"dashboard_address": None, **(configured("scheduler-options") or {})}
+    if spec.cores or configured("cores") is None:
+        options |= {"cores": spec.cores or _JOB_CORES, "processes": 1}
+    elif configured("processes") is None:
+        options["processes"] = 1  # dask's own choice would cut a job's cores into several tomograms
+    if spec.job_memory or configured("memory") is None:
+        options["memory"] = spec.job_memory or "4GB"
+    if spec.log_folder and configured("log-directory") is None:
+        options["log_directory"] = os.path.join(spec.log_folder, "jobs")
+    wanted = min(units, spec.workers or _MOST_JOBS)
+    try:
+        cluster = getattr(dask_jobqueue, class_name)(**options)
+        cores = cluster._dummy_job.worker_process_threads
+        cluster.scale(wanted)
+    except (ValueError, OSError, RuntimeError) as error:
+        raise ClusterError(f"no workers from {spec.kind}", got=str(error).strip().splitlines()[0]) from error
+    return cluster, wanted, cores
