@@ -23,6 +23,7 @@ FLOORS: dict[str, int] = {
     "imod_bridge": 0,
     "errors": 0,
     "cores": 0,
+    "memory": 0,
     "grid": 1,
     "settings": 1,
     "spheres": 2,
