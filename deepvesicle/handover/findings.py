@@ -42,8 +42,8 @@ class Finding:
         What is wrong, with ids and places, in one line.
     remedy : str
         What to do about it.
-    ids : tuple of int
-        The labels that it is about, all of them.
+    ids : sequence of int
+        The labels that it is about, all of them; kept as a tuple.
     places : float array (N, 3)
         Where to look, z, y, x in voxels.
     """
@@ -52,7 +52,7 @@ class Finding:
     severity: Severity
     text: str
     remedy: str
-    ids: tuple[int, ...] = ()
+    ids: Sequence[int] = ()
     places: Points = field(default_factory=lambda: np.zeros((0, 3)))
 
     def __post_init__(self) -> None:
@@ -86,14 +86,14 @@ def place_text(place: ArrayLike) -> str:
     return f"x {x}, y {y}, z {z}"
 
 
-def named(what: str, ids: Sequence[int], places: ArrayLike = (), remarks: Sequence[str] = ()) -> str:
+def named(what: str, ids: Sequence[object], places: ArrayLike = (), remarks: Sequence[str] = ()) -> str:
     """Labels by name, the first of many with place and remark: ``2 vesicles: 12 (half; x 3, y 4, z 5), 13 (...)``.
 
     Parameters
     ----------
     what : str
         One of them, in the singular.
-    ids : sequence of int
+    ids : sequence
     places : array (N, 3), optional
         As many as ids.
     remarks : sequence of str, optional
