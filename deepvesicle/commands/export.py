@@ -166,18 +166,18 @@ def read_chosen(
     if source.is_table and source.part is not None:
         raise UsageError(f"{source.path} is a table", expected="nothing after its name", got=f":{source.part}")
     grid = grid_of([source], None, tomogram, voxel_nm)
-    found = _read(source, grid if tomogram else _as_drawn(source, grid))
+    found = read_all(source, grid if tomogram else _as_drawn(source, grid))
     table = found.vesicles.replace(grid=grid)
     chosen = table.select(table.has_status(*wanted) & ~lacks_sphere(table.features, len(table)))
     notes = [*voxel_size_notes([source], None, grid), *(f"{source.path}: {note}" for note in found.notes)]
     if len(found.unclear):
-        notes.append(f"{source.path}: {several(_shapes_in(found), 'shape')} left out, as no sphere fits")
+        notes.append(f"{source.path}: {several(shapes_in(found), 'shape')} left out, as no sphere fits")
     if not len(chosen):
         notes.append(f"{source.path} holds no vesicles of the wanted status")
     return chosen, notes
 
 
-def _read(source: Source, grid: Grid) -> Annotation:
+def read_all(source: Source, grid: Grid) -> Annotation:
     """All that a table or a model holds: spheres of any status, and what is no sphere."""
     from deepvesicle.annotations import Annotation
     from deepvesicle.commands.compared import read_drawn_model
@@ -199,7 +199,7 @@ def _as_drawn(source: Source, grid: Grid) -> Grid:
     return grid if own is None else replace(grid, origin_nm=own)
 
 
-def _shapes_in(found: Annotation) -> int:
+def shapes_in(found: Annotation) -> int:
     """How many shapes the unclear spheres stand for."""
     import numpy as np
 

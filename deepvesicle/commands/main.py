@@ -14,6 +14,7 @@ import typer
 
 from deepvesicle import __version__
 from deepvesicle.commands import (
+    batch,
     check,
     demo,
     evaluate,
@@ -23,6 +24,8 @@ from deepvesicle.commands import (
     models,
     phantom,
     prepare,
+    pyto,
+    report,
     segment,
     stats,
     train,
@@ -40,12 +43,15 @@ app = typer.Typer(
 )
 # One line a command, in the order of the help. Command modules import nothing heavy at their top.
 app.command("segment")(segment.segment)
+app.command("batch")(batch.batch)
 app.command("fix")(fix.fix)
 app.command("prepare")(prepare.prepare)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("stats")(stats.stats)
+app.command("pyto")(pyto.pyto)
 app.add_typer(models.app, name="models")
 app.command("demo")(demo.demo)
 app.command("phantom")(phantom.phantom)

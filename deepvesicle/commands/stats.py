@@ -108,7 +108,7 @@ def measure(
     faces_known = has_volume(grid)
     if others and not faces_known:
         raise UsageError("the size of the volume is not known", remedy="Name the tomogram with --tomogram")
-    vesicles_of, apart = _without(source, outline, zone)
+    vesicles_of, apart = without_parts(source, outline, zone)
     side = on_common_shape([read_side(vesicles_of, grid, LabelOptions(), apart)])[0]
     notes = [note for other in (outline, zone) for note in voxel_size_notes([source], other, grid)]
     notes += side.notes
@@ -128,7 +128,7 @@ def measure(
     return statistics, list(dict.fromkeys(notes))
 
 
-def _without(source: Source, outline: Source | None, zone: Source | None) -> tuple[Source, Source | None]:
+def without_parts(source: Source, outline: Source | None, zone: Source | None) -> tuple[Source, Source | None]:
     """The vesicles without what else is in their file: their source, and labels of that file that are none.
 
     Raises

@@ -247,7 +247,13 @@ def joined(vesicles: Vesicles, results: PytoResults) -> tuple[Vesicles, tuple[st
         column("cluster", results.clusters)
         column("cluster_size", {number: float(sizes[cluster]) for number, cluster in results.clusters.items()})
     notes += _differences(vesicles, results)
-    return vesicles.with_features(**columns), tuple(notes)
+    return _without_results(vesicles).with_features(**columns), tuple(notes)
+
+
+def _without_results(vesicles: Vesicles) -> Vesicles:
+    """Without the columns of an earlier import."""
+    kept = {name: values for name, values in vesicles.features.items() if not name.startswith(PREFIX)}
+    return vesicles.replace(features=kept)
 
 
 def _of_segments(vesicles: Vesicles, results: PytoResults) -> dict[str, NDArray[np.float64]]:
@@ -353,7 +359,7 @@ def joined_by_source(own: Vesicles, joined_table: Vesicles) -> tuple[Vesicles, t
     missing = set(row_of) - set(own.ids.tolist())
     notes = [f"in the work folder, but not in your table: source {listed(missing)}"] if missing else []
     notes += [] if there.any() else ["none of the ids in your table is that of a vesicle that was handed over"]
-    return own.with_features(**new), tuple(notes)
+    return _without_results(own).with_features(**new), tuple(notes)
 
 
 def listed(numbers: Iterable[int]) -> str:

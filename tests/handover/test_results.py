@@ -158,6 +158,15 @@ def test_back_to_the_users_own_table(folder: Path) -> None:
     assert notes == ("in the work folder, but not in your table: source vesicle 3",)
 
 
+def test_columns_of_an_earlier_import_go(folder: Path) -> None:
+    whole, _ = joined(table(), read_results(folder))
+    for path in folder.glob("connectors/*.dat"):
+        path.unlink()
+    again, _ = joined(whole, read_results(folder))
+    assert "pyto_connectors" not in again.features and "pyto_radius_nm" in again.features
+    assert "pyto_connectors" not in joined_by_source(whole, again)[0].features
+
+
 def test_a_table_of_another_tomogram_is_noticed(folder: Path) -> None:
     whole, _ = joined(table(), read_results(folder))
     other = Vesicles(GRID, np.array([101, 102]), np.zeros((2, 3)), np.ones(2))
