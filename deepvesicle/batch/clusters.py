@@ -203,6 +203,7 @@ def _local(spec: ClusterSpec, units: int) -> tuple[Any, int, int]:
         host="127.0.0.1",
         dashboard_address=None,
         silence_logs="CRITICAL",
+        preload=["deepvesicle.batch.in_worker"],
     )
     return cluster, wanted, spec.cores or max(1, usable_cores() // wanted)
 
