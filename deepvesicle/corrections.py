@@ -19,6 +19,7 @@ BY_USER_SIZE = "placed or changed by the user"
 BY_USER_ACCEPTED = "accepted by the user"
 BY_USER_REJECTED = "rejected by the user"
 DELETED_IN_3DMOD = "deleted in 3dmod"
+REJECTED_IN_REVIEW = "rejected in review"
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +141,47 @@ def remove(vesicles: Vesicles, removals: Iterable[Mark]) -> tuple[Vesicles, tupl
             reason = f"removed by a point in object '{mark.object_name}'"
             vesicles = with_rows(vesicles, [removed_row(vesicles.select([row]), reason)])
     return vesicles, tuple(gone)
+
+
+def reviewed(vesicles: Vesicles, verdicts: Mapping[int, bool]) -> tuple[Vesicles, Mapping[str, int]]:
+    """Carry out verdicts on rows: kept ones are vesicles, the others are none.
+
+    As where a user moves a sphere to another object in 3dmod: what was rejected, or only proposed, becomes
+    `Status.MANUAL`, what was doubtful `Status.REFINED`; what counts already stays as it is. Marks that could not be
+    fitted have no sphere that could be judged, and stay.
+
+    Parameters
+    ----------
+    vesicles : Vesicles
+    verdicts : mapping of int to bool
+        By id: whether it is a vesicle. Ids that are not in the table do nothing.
+
+    Returns
+    -------
+    Vesicles
+        The same rows.
+    mapping of str to int
+        How many changed, by kind.
+    """
+    rows: list[Vesicles] = []
+    changes: dict[str, int] = {}
+    unfitted = flagged(vesicles, NOT_FITTED)
+    for row, number in enumerate(vesicles.ids):
+        keep = verdicts.get(int(number))
+        if keep is None or unfitted[row]:
+            continue
+        one, status = vesicles.select([row]), vesicles.status[row]
+        if not keep and status is not Status.REJECTED:
+            rows.append(_judged(one, Status.REJECTED, REJECTED_IN_REVIEW))
+            _count(changes, REJECTED_IN_REVIEW)
+        elif keep and status in (Status.REJECTED, Status.PROPOSED):
+            rows.append(_unflagged(_judged(one, Status.MANUAL, BY_USER_ACCEPTED)))
+            _count(changes, BY_USER_ACCEPTED)
+        elif keep and status is Status.DOUBTFUL:
+            reason = f"made {Status.REFINED.value} by the user"
+            rows.append(_judged(one, Status.REFINED, reason))
+            _count(changes, reason)
+    return with_rows(vesicles, rows), changes
 
 
 def containing_row(vesicles: Vesicles, point_vox: Floats, *, deleted: bool = True) -> int | None:

@@ -54,6 +54,12 @@ def fix(
         bool | None,
         typer.Option("--invert/--no-invert", help="The tomogram holds dense = bright; by default as before."),
     ] = None,
+    review: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="JSON", help="Verdicts saved by the page of `deepvesicle report`: kept and rejected vesicles."
+        ),
+    ] = None,
     no_labels: Annotated[bool, typer.Option("--no-labels", help="Leave the label file as it is.")] = False,
     overwrite: OverwriteOption = False,
     live: Annotated[
@@ -73,6 +79,7 @@ def fix(
         labels=not no_labels,
         new=new,
         output=output,
+        review=review,
     )
     _check_combination(options, model, live, watch)
     if tomogram.suffix == ".mod" and model is not None and model.suffix != ".mod":
@@ -101,6 +108,8 @@ def _check_combination(options: FixOptions, model: Path | None, live: bool, watc
         raise UsageError("--live and --watch change the model in place", expected="neither --new nor --output")
     if (live or watch) and options.refit:
         raise UsageError("--refit is for a single run", expected="no --live or --watch with it")
+    if options.review is not None and (live or watch or options.new):
+        raise UsageError("--review is for a single run on an earlier result", expected="no --live, --watch or --new")
     if options.new and options.names:
         raise UsageError("--new fits the points of all objects", expected="no --object with it")
     if model is not None and not model.exists() and not live and not watch:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from deepvesicle.errors import BadInputError, UsageError
 
 if TYPE_CHECKING:
+    from deepvesicle.files.review import Review
     from deepvesicle.files.run_record import FileRecord, RunRecord
     from deepvesicle.grid import Tomogram
     from deepvesicle.marks import Drawn, Mark
@@ -51,6 +52,8 @@ class FixOptions:
         All objects hold marks, there is no earlier result, and the model is only read.
     output : Path, optional
         The model to write, in place of the one that was read.
+    review : Path, optional
+        Verdicts that the page of a report saved.
     """
 
     voxel_nm: float | None = None
@@ -63,6 +66,7 @@ class FixOptions:
     labels: bool = True
     new: bool = False
     output: Path | None = None
+    review: Path | None = None
 
 
 def fit_vesicles(request: Request) -> Answer:
@@ -104,6 +108,7 @@ class FixAction:
         from deepvesicle.corrections import is_same_table
         from deepvesicle.files.drawn import corrected_objects, read_drawn
         from deepvesicle.files.imod import STATUS_OF_OBJECT, empty_model, frame_on
+        from deepvesicle.files.review import read_review
         from deepvesicle.pipeline import fix
         from imod_bridge.actions import Answer
 
@@ -115,6 +120,7 @@ class FixAction:
         if not options.new:
             _refuse_other_tomogram(source["labels"], tomogram)
         table = None if options.new else _read_table(source["table"], tomogram)
+        review = None if options.review is None else read_review(options.review)
         drawn = read_drawn(
             request.model_path, request.model, tomogram.grid, names=options.names, everything=options.new
         )
@@ -129,6 +135,8 @@ class FixAction:
             fitter=self._fitter,
             progress=self._progress,
         )
+        if review is not None:
+            fixed = _with_review(fixed, review)
         if options.labels:
             _check_label_range(fixed.vesicles)
         model = empty_model(tomogram.grid) if options.new else request.model
@@ -233,6 +241,8 @@ class FixAction:
             voxel_source="option" if from_option else "header",
             invert=tomogram.invert,
         )
+        if self.options.review is not None:
+            record = replace(record, inputs={**record.inputs, "review": FileRecord.of(self.options.review)})
         outputs = [model, paths["table"], *([paths["labels"]] if self.options.labels else [])]
         done = record.finished(outputs=outputs, counts=counts(vesicles), warnings=tomogram.notes, notes=fixed.notes)
         done.following(earlier).write(paths["record"], overwrite=True)
@@ -244,6 +254,22 @@ def _read_record(path: Path) -> RunRecord | None:
     from deepvesicle.files.run_record import read_run_record
 
     return read_run_record(path) if path.exists() else None
+
+
+def _with_review(fixed: Fixed, review: Review) -> Fixed:
+    """Carry out the verdicts of a review after all that was drawn.
+
+    Raises
+    ------
+    BadInputError
+        It is of another tomogram or table.
+    """
+    from deepvesicle.corrections import reviewed
+
+    review.check(fixed.vesicles)
+    vesicles, more = reviewed(fixed.vesicles, {one.id: one.keep for one in review.decisions})
+    changes = {what: fixed.changes.get(what, 0) + more.get(what, 0) for what in {**fixed.changes, **more}}
+    return replace(fixed, vesicles=vesicles, changes=changes)
 
 
 def _refuse_other_tomogram(labels: Path, tomogram: Tomogram) -> None:
