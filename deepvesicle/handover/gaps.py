@@ -39,7 +39,7 @@ def gap_width(grid: Grid) -> float:
 
 
 def between(labels: NDArray[Any], sheet: Integers, end: int, width_vox: float) -> Integers:
-    """Background that lies between a sheet and a label, on a straight way of no more than a width.
+    """Background that lies between a sheet and a label, on a straight way of no more than a width, rounded up.
 
     Ways lead from the voxels of the sheet along those axes and diagonals that go across it, through nothing but
     background, and not through the outermost voxels of the volume. Where the label is on one side only, nothing on the
@@ -67,7 +67,7 @@ def between(labels: NDArray[Any], sheet: Integers, end: int, width_vox: float) -
         dz, dy, dx = direction.tolist()
         stride = (dz * shape[1] + dy) * shape[2] + dx
         way = [sheet[leads] + stride]
-        for _ in range(int(width_vox / float(np.linalg.norm(direction)))):
+        for _ in range(int(np.ceil(width_vox / np.linalg.norm(direction)))):
             open_ways = (flat[way[-1]] == 0) & ~at_faces(way[-1], shape)
             way = [step[open_ways] for step in way]
             way.append(way[-1] + stride)
@@ -94,11 +94,11 @@ def _across(voxels: Integers, edge: int) -> Mask:
     spread = np.empty((len(keys), 3, 3))
     spread[:, _ROWS, _COLUMNS] = moments[:, 4:] - moments[:, 1 + _ROWS] * moments[:, 1 + _COLUMNS]
     spread[:, _COLUMNS, _ROWS] = spread[:, _ROWS, _COLUMNS]
-    least, middle, most = np.linalg.eigvalsh(spread).T
-    wide = np.where(middle < _ROUND * least, most, middle)
+    spreads, axes = np.linalg.eigh(spread)
     units = _DIRECTIONS / np.linalg.norm(_DIRECTIONS, axis=1)[:, None]
-    along = np.einsum("di,bij,dj->bd", units, spread, units)
-    return np.asarray((along <= (least + _SLANT * (wide - least))[:, None])[block])
+    square = np.einsum("di,bik->bdk", units, axes) ** 2  # cosines to the directions of least, second and most spread
+    is_tube = spreads[:, 1] < _ROUND * spreads[:, 0]
+    return np.asarray(np.where(is_tube[:, None], square[..., 2] <= _SLANT, square[..., 0] >= 1 - _SLANT)[block])
 
 
 def at_faces(flat: Integers, shape: tuple[int, ...]) -> Mask:
@@ -106,6 +106,49 @@ def at_faces(flat: Integers, shape: tuple[int, ...]) -> Mask:
     rest, x = np.divmod(flat, shape[2])
     z, y = np.divmod(rest, shape[1])
     return np.asarray((z <= 0) | (z >= shape[0] - 1) | (y <= 0) | (y >= shape[1] - 1) | (x <= 0) | (x >= shape[2] - 1))
+
+
+def ball(shape: tuple[int, ...], centre: Floats, radius: float) -> Mask:
+    """The voxels of a box (z, y, x) whose centres are within a radius."""
+    z, y, x = np.ogrid[tuple(slice(n) for n in shape)]
+    return np.asarray((z - centre[0]) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2 <= radius**2)
+
+
+def pockets(labels: NDArray[Any], near: Integers) -> Integers:
+    """Background that is enclosed in its neighbourhood: holes of which nothing lies outside of it.
+
+    Parameters
+    ----------
+    labels : array (z, y, x)
+        May be memory-mapped.
+    near : int array (N,)
+        Flat indices of all background of the neighbourhood, ascending, none of them outermost.
+
+    Returns
+    -------
+    int array (M,)
+        Those whose face-connected piece touches no other background.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    if not len(near):
+        return near
+    flat, plane, line = labels.reshape(-1), labels.shape[1] * labels.shape[2], labels.shape[2]
+    leaks, links = np.zeros(len(near), dtype=bool), []
+    for step in (1, line, plane):
+        at = np.minimum(np.searchsorted(near, near + step), len(near) - 1)
+        linked = near[at] == near + step
+        links.append(np.stack([np.flatnonzero(linked), at[linked]]))
+        leaks |= ~linked & (flat[near + step] == 0)
+        at = np.searchsorted(near, near - step)
+        leaks |= (near[np.minimum(at, len(near) - 1)] != near - step) & (flat[near - step] == 0)
+    a, b = np.concatenate(links, axis=1)
+    graph = coo_array((np.ones(len(a), dtype=bool), (a, b)), shape=(len(near),) * 2)
+    count, piece = connected_components(graph, directed=False)
+    open_pieces = np.zeros(count, dtype=bool)
+    open_pieces[piece[leaks]] = True
+    return near[~open_pieces[piece]]
 
 
 def beside(mask: Mask) -> Mask:
@@ -174,13 +217,11 @@ def surroundings(
 
     surface = beside(vesicle)
     empty = (labels == 0) & ~vesicle & ~outermost
-    gap, met = np.zeros_like(vesicle), np.where(empty, 0, labels)
+    gap, met = np.zeros_like(vesicle), np.where(vesicle, 0, labels)
     if (surface & empty).any():
-        places = np.argwhere(empty)
-        places = places[((places - centre) ** 2).sum(axis=1) <= reach**2]
+        places = np.argwhere(empty & ball(labels.shape, centre, reach))
         ends = _outwards(labels, places.astype(np.float64), centre, reach)
-        hit = ends != 0
-        gap[tuple(places[hit].T)] = True
+        gap[tuple(places[ends != 0].T)] = True
         part, _ = label(gap | vesicle)
         gap &= part == (part[vesicle].max() if vesicle.any() else -1)
         met[tuple(places.T)] = ends

@@ -76,11 +76,15 @@ def is_closed(corners_vox: Floats) -> bool:
     return bool((np.unique(edges, axis=0, return_counts=True)[1] % 2 == 0).all())
 
 
-def mean_thickness(corners_vox: Floats) -> float:
-    """Mean thickness of what a closed mesh (N, 3, 3) surrounds if it is a sheet: twice volume over surface, voxels."""
-    a, b, c = (corners_vox[:, corner] - corners_vox.reshape(-1, 3).mean(axis=0) for corner in range(3))
-    volume = abs(float(np.einsum("ij,ij->", a, np.cross(b, c)))) / 6
-    return 2 * volume / max(float(_areas(corners_vox).sum()), 1e-12)
+def mean_thickness(solid: MeshSolid) -> float:
+    """Mean thickness of a solid if it is a sheet: twice its volume over its surface, voxels."""
+    low = np.floor(solid.corners_vox.min(axis=(0, 1))).astype(np.int64)
+    size = np.ceil(solid.corners_vox.max(axis=(0, 1))).astype(np.int64) - low + 1
+    a, b, c = (solid.corners_vox[:, corner] for corner in range(3))
+    surface = float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum()) / 2
+    # counted, as triangles may be turned either way
+    volume = int(solid.to_mask(solid.grid.cropped(low, size)).sum())
+    return 2 * volume / max(surface, 1e-12)
 
 
 def surface_points(corners_vox: Floats, step_vox: float) -> Points:
@@ -96,11 +100,6 @@ def surface_points(corners_vox: Floats, step_vox: float) -> Points:
     # neighbouring triangles share points, and of those much nearer than a step one will do
     _, first = np.unique(np.floor(points * 4 / step_vox).astype(np.int64), axis=0, return_index=True)
     return points[first]
-
-
-def _areas(corners_vox: Floats) -> Floats:
-    a, b, c = (corners_vox[:, corner] for corner in range(3))
-    return np.asarray(np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2)
 
 
 def _crossings(corners: Floats, shape_zy: tuple[int, int]) -> Iterator[tuple[Integers, Integers, Floats]]:

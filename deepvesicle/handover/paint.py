@@ -17,7 +17,7 @@ from deepvesicle.files.mrc_header import HEADER_BYTES
 from deepvesicle.files.tomogram import header_bytes, slabs
 from deepvesicle.fitting.rasterize import draw_slab
 from deepvesicle.grid import Grid, Region
-from deepvesicle.handover.gaps import Surroundings, beside, between, gap_width, surroundings
+from deepvesicle.handover.gaps import Surroundings, ball, beside, between, gap_width, pockets, surroundings
 from deepvesicle.handover.ids import SOURCE_ID, LabelIds
 from deepvesicle.handover.runs import give_crumbs, pieces_of
 from deepvesicle.spheres import are_cut
@@ -179,6 +179,7 @@ class _Painter:
         self._draw(table.select([not reason for reason in reasons]))
         for row, reason in enumerate(reasons):
             reasons[row] = reason or self._keep_one_piece(table, row)
+            self._tick()
         drawn = table.select([not reason for reason in reasons])
         self._close_holes(drawn)
         for left in (holes, outside):
@@ -260,13 +261,13 @@ class _Painter:
         """Whether a vesicle, not drawn yet, lies inside: step 5."""
         width = gap_width(self.grid)
         box, low = self._box(table, row, width + 2)
-        ball = _ball(box.shape, table.centres_vox[row] - low, table.radii_vox[row])
-        if box[beside(ball)].all():
+        whole = ball(box.shape, table.centres_vox[row] - low, table.radii_vox[row])
+        if box[beside(whole)].all():
             return True
         others = np.zeros(box.shape, dtype=np.int64)
         draw_slab(table, self.grid.cropped(low, box.shape), others, gap_vox=self.gap_vox)
         own = others == table.ids[row]
-        about = self._surroundings(np.where(others > 0, others, box), own if own.any() else ball, low, table, row)
+        about = self._surroundings(np.where(others > 0, others, box), own if own.any() else whole, low, table, row)
         return about.share >= _INSIDE
 
     def _draw(self, table: Vesicles) -> None:
@@ -276,19 +277,19 @@ class _Painter:
             drawn = np.empty_like(slab)
             part = self.grid.cropped((z, 0, 0), slab.shape)
             for number, _, box in draw_slab(table, part, drawn, gap_vox=self.gap_vox):
-                view, ball = slab[box], drawn[box] == number
-                if self.ids.membrane is not None and (view[ball] == self.ids.membrane).any():
+                view, own = slab[box], drawn[box] == number
+                if self.ids.membrane is not None and (view[own] == self.ids.membrane).any():
                     in_membrane.add(number)
-                view[ball] = number
+                view[own] = number
             self._tick()
         if self.gap_vox:
             for row in range(len(table)):
                 view, low = self._box(table, row, 1.0)
-                ball = _ball(view.shape, table.centres_vox[row] - low, table.radii_vox[row])
-                view[ball & (view == 0) & ~self._outermost(low, view.shape)] = self.ids.cytosol
+                whole = ball(view.shape, table.centres_vox[row] - low, table.radii_vox[row])
+                view[whole & (view == 0) & ~self._outermost(low, view.shape)] = self.ids.cytosol
         if in_membrane:
-            verb = "runs" if len(in_membrane) == 1 else "run"
-            self.notes.append(f"{_vesicles(sorted(in_membrane))} {verb} into the membrane and take its place")
+            what = "runs into the membrane and takes" if len(in_membrane) == 1 else "run into the membrane and take"
+            self.notes.append(f"{_vesicles(sorted(in_membrane))} {what} its place")
 
     def _keep_one_piece(self, table: Vesicles, row: int) -> str:
         """Step 4; why nothing is left of a vesicle, else an empty string."""
@@ -297,7 +298,6 @@ class _Painter:
         number = int(table.ids[row])
         view, _ = self._box(table, row, 2.0)
         part, count = label(view == number)
-        self._tick()
         if not count:
             return _NOTHING
         sizes = np.bincount(part.reshape(-1))[1:]
@@ -315,13 +315,24 @@ class _Painter:
 
     def _close_holes(self, table: Vesicles) -> None:
         """Step 5, of drawn vesicles."""
-        filled = 0
-        partly: dict[int, float] = {}
+        width, filled = gap_width(self.grid), 0
+        near = [np.zeros(0, dtype=np.int64)]
         for row in range(len(table)):
-            view, low = self._box(table, row, gap_width(self.grid) + 2)
+            view, low = self._box(table, row, width + 2)
             about = self._surroundings(view, view == table.ids[row], low, table, row)
             view[about.gap] = self.ids.cytosol
             filled += int(about.gap.sum())
+            about_it = ball(view.shape, table.centres_vox[row] - low, float(table.radii_vox[row]) + width)
+            places = np.argwhere(about_it & (view == 0) & ~self._outermost(low, view.shape)) + low
+            near.append(np.ravel_multi_index(tuple(places.T), self.labels.shape))
+        free, flat = np.unique(np.concatenate(near)), self.labels.reshape(-1)
+        closed = pockets(self.labels, free[flat[free] == 0])
+        flat[closed] = self.ids.cytosol
+        filled += len(closed)
+        partly: dict[int, float] = {}
+        for row in range(len(table)):
+            view, low = self._box(table, row, width + 2)
+            about = self._surroundings(view, view == table.ids[row], low, table, row)
             if about.share < _WHOLLY:
                 partly[int(table.ids[row])] = about.share
             elif about.open.any():
@@ -342,15 +353,16 @@ class _Painter:
         if self.ids.membrane is not None:
             membrane = view == self.ids.membrane
             part, _ = label(membrane | layer, structure=np.ones((3, 3, 3)))
-            view[layer & np.isin(part, part[membrane])] = self.ids.membrane
+            layer &= np.isin(part, part[membrane])
+            view[layer | ((view == 0) & beside(layer) & beside(membrane))] = self.ids.membrane
 
     def _blank(self, table: Vesicles) -> None:
         """Step 6: cytosol where vesicles are that were left out."""
         for row in range(len(table)):
             view, low = self._box(table, row, 2.0)
-            ball = _ball(view.shape, table.centres_vox[row] - low, table.radii_vox[row])
+            whole = ball(view.shape, table.centres_vox[row] - low, table.radii_vox[row])
             others = ~np.isin(view, [0, *self.ids.others])
-            view[ball & (view == self.ids.cytosol) & ~beside(others)] = 0
+            view[whole & (view == self.ids.cytosol) & ~beside(others)] = 0
 
     def _tidy(self) -> None:
         """Step 7."""
@@ -398,12 +410,6 @@ def _rim(shape: tuple[int, ...], z: int, planes: int) -> list[Any]:
     """The outermost voxels of a volume in a slab that begins at a plane."""
     sides: list[Any] = [np.s_[:, 0], np.s_[:, -1], np.s_[:, :, 0], np.s_[:, :, -1]]
     return sides + [np.s_[0]] * (z == 0) + [np.s_[-1]] * (z + shape[0] == planes)
-
-
-def _ball(shape: tuple[int, ...], centre: Floats, radius: float) -> Mask:
-    """The voxels whose centres are within a radius."""
-    z, y, x = np.ogrid[tuple(slice(n) for n in shape)]
-    return np.asarray((z - centre[0]) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2 <= radius**2)
 
 
 def _give_away(view: NDArray[Any], piece: Mask, number: int) -> None:

@@ -25,7 +25,7 @@ from imod_bridge.model import Model
 Mask = NDArray[np.bool_]
 
 #: A closed mesh of a mean thickness of at most this many times that of the membrane is the membrane's own surface.
-_THIN = 3.0
+_THIN = 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +48,13 @@ class Sheet:
 
     def to_mask(self, grid: Grid) -> Mask:
         """Which voxels of a grid have their centre within the thickness, as array (z, y, x)."""
-        points = self.grid.map_points(self.points_vox, grid)
-        radius = self.radius_vox * self.grid.voxel_nm / grid.voxel_nm
         shape = np.asarray(grid.shape_zyx)
+        low, high = grid.map_points(np.stack([np.zeros(3), shape - 1]), self.grid)
+        near = (self.points_vox[:, 0] >= low[0] - self.radius_vox) & (
+            self.points_vox[:, 0] <= high[0] + self.radius_vox
+        )
+        points = self.grid.map_points(self.points_vox[near], grid)
+        radius = self.radius_vox * self.grid.voxel_nm / grid.voxel_nm
         points = points[((points >= -radius) & (points <= shape - 1 + radius)).all(axis=1)]
         reach = int(radius + 0.5)
         rim = 2 * reach + 1  # takes what lies outside, so that nothing needs to be asked of each voxel
@@ -167,7 +171,7 @@ def membrane_region(
     parts = [zone_of_model(path, model, lines, grid)[0]] if lines else []
     for row in bare:
         corners = _triangles(path, model, [row], grid)
-        if len(corners) and is_closed(corners) and mean_thickness(corners) <= _THIN * thickness_vox:
+        if len(corners) and is_closed(corners) and mean_thickness(MeshSolid(grid, corners)) <= _THIN * thickness_vox:
             if len(rows) > 1:
                 raise BadInputError(
                     f"object {model.objects[row].name!r} of {path} is a closed mesh beside other objects",

@@ -12,7 +12,7 @@ from deepvesicle.annotations import read_annotation
 from deepvesicle.grid import Grid
 from imod_bridge import fields
 from imod_bridge.coordinates import index_to_model
-from imod_bridge.mesh import read_mesh_pieces
+from imod_bridge.mesh import read_mesh_pieces, read_mesh_triangles
 from imod_bridge.model import Model, Object, encode_model
 
 
@@ -68,6 +68,23 @@ def test_two_balls_in_one_mesh_are_two_vesicles(tmp_path: Path, command: int) ->
     order = np.argsort(vesicles.radii_vox)
     np.testing.assert_allclose(vesicles.radii_vox[order], [10, 12], atol=1e-3)
     np.testing.assert_allclose(vesicles.centres_vox[order], [centre for centre, _ in balls], atol=1e-3)
+
+
+@pytest.mark.parametrize("command", [-25, -23])
+def test_triangles_are_those_of_the_mesh(tmp_path: Path, command: int) -> None:
+    balls = [(np.array([20.0, 30.0, 25.0]), 10.0), (np.array([30.5, 45.2, 60.1]), 12.0)]
+    (tmp_path / "m.mod").write_bytes(with_meshes(mesh_chunk(balls, command), mesh_chunk(balls, command, 1 << 20)))
+    (triangles,) = read_mesh_triangles(tmp_path / "m.mod")
+    drawn = [icosphere(index_to_model(centre)[0], radius) for centre, radius in balls]
+    wanted = np.concatenate([points[rows] for points, rows in drawn])
+    assert triangles.shape == wanted.shape == (256, 3, 3)
+
+    def in_order(corners: np.ndarray) -> np.ndarray:
+        """Corners and triangles in an order that does not depend on the file's."""
+        rows = np.array([sorted(triangle) for triangle in np.round(corners, 4).tolist()]).reshape(len(corners), -1)
+        return rows[np.lexsort(rows.T)]
+
+    np.testing.assert_allclose(in_order(triangles), in_order(wanted), atol=2e-4)
 
 
 def test_real_meshes(shared_data: Callable[[str], Path]) -> None:
