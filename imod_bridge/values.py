@@ -1,7 +1,7 @@
 """Values per contour, by which 3dmod can colour: a model's general storage (``OBST``).
 
-3dmod shows them in false colour (Edit - Object - Values in the Model View window's Objects dialog changes how), the
-lowest value blue, the highest red. Facts: IMOD's description of its binary format, and files of IMOD's own programs.
+3dmod shows them in false colours; the panel *Values* of its Model View's object dialog changes how. Facts: IMOD's
+description of its binary format, and files that IMOD's own programs wrote.
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ DOCUMENTS = (
     "docs/train.md",
     "docs/export.md",
     "docs/stats.md",
+    "docs/pyto.md",
 )
 SCRIPTS = sorted(path for path in (ROOT / "bin").iterdir() if path.is_file() and not path.name.startswith("_"))
 
