@@ -18,6 +18,7 @@ from deepvesicle.commands import (
     check,
     demo,
     evaluate,
+    examples,
     export,
     fix,
     info,
@@ -37,26 +38,31 @@ EXIT_INTERNAL, EXIT_USAGE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 3, 130
 app = typer.Typer(
     name="deepvesicle",
     help="Find synaptic vesicles in cryo-electron tomograms and fit each one as an exact sphere.",
+    epilog=examples.first_examples(),
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 # One line a command, in the order of the help. Command modules import nothing heavy at their top.
-app.command("segment")(segment.segment)
-app.command("batch")(batch.batch)
-app.command("fix")(fix.fix)
-app.command("prepare")(prepare.prepare)
-app.command("train")(train.train)
-app.command("evaluate")(evaluate.evaluate)
-app.command("report")(report.report)
-app.command("export")(export.export)
-app.command("stats")(stats.stats)
-app.command("pyto")(pyto.pyto)
+_COMMANDS = {
+    "segment": segment.segment,
+    "batch": batch.batch,
+    "fix": fix.fix,
+    "prepare": prepare.prepare,
+    "train": train.train,
+    "evaluate": evaluate.evaluate,
+    "report": report.report,
+    "export": export.export,
+    "stats": stats.stats,
+    "pyto": pyto.pyto,
+    "demo": demo.demo,
+    "phantom": phantom.phantom,
+    "check": check.check,
+    "info": info.info,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name, epilog=examples.epilog(_name))(_command)
 app.add_typer(models.app, name="models")
-app.command("demo")(demo.demo)
-app.command("phantom")(phantom.phantom)
-app.command("check")(check.check)
-app.command("info")(info.info)
 
 
 def _show_version(wanted: bool) -> None:
@@ -118,6 +124,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{error.strerror or error}{where}", EXIT_BAD_INPUT, debug)
     except Exception as error:
         if hasattr(error, "format_message"):  # Typer's own: a wrong option or argument
+            if not error.format_message():  # a group without a command: its help has been printed
+                return 0
             message = f"{error.format_message().rstrip('.')}. {_help_hint(error)}"
             return _fail(message, getattr(error, "exit_code", EXIT_USAGE), debug=False)
         advice = "" if debug else ". This is a defect of the program; run again with --debug to see where"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deepvesicle.commands.examples import epilog
 from deepvesicle.commands.options import OverwriteOption
 
 if TYPE_CHECKING:
@@ -22,11 +23,12 @@ app = typer.Typer(
     help="List the networks that there are, show what one is, and import the published one.",
     add_completion=False,
     no_args_is_help=True,
+    epilog=epilog("models list", "models show", "models path", "models import"),
 )
 NameArgument = Annotated[str, typer.Argument(help="Name of a model, or its folder.", show_default=False)]
 
 
-@app.command("list")
+@app.command("list", epilog=epilog("models list"))
 def list_models() -> None:
     """List your own models and the shipped ones."""
     from deepvesicle.errors import NetworkError
@@ -63,7 +65,7 @@ def list_models() -> None:
     print(f"your own models: {user_models_folder()}")
 
 
-@app.command("show")
+@app.command("show", epilog=epilog("models show"))
 def show(name: NameArgument = "default") -> None:
     """Tell what a model is: how it wants tomograms, its threshold, and its card."""
     from deepvesicle.network.zoo import load_network
@@ -86,7 +88,7 @@ def show(name: NameArgument = "default") -> None:
         print(f"\n{card.rstrip()}")
 
 
-@app.command("path")
+@app.command("path", epilog=epilog("models path"))
 def path(
     name: Annotated[str | None, typer.Argument(help="Name of a model; without, the folder of your own models.")] = None,
 ) -> None:
@@ -96,7 +98,7 @@ def path(
     print(user_models_folder() if name is None else model_folder(name))
 
 
-@app.command("import")
+@app.command("import", epilog=epilog("models import"))
 def import_model(
     file: Annotated[
         Path, typer.Argument(help="Weights of deep-prepyto or CryoVesNet (HDF5, .h5).", show_default=False)
