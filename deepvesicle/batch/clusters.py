@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deepvesicle.batch.sbatch import LOG_FOLDER
 from deepvesicle.cores import usable_cores
 from deepvesicle.errors import DeepVesicleError, UsageError
+from deepvesicle.memory import USUAL_BYTES, free_bytes
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -29,8 +31,8 @@ _SPEC = re.compile(r"([a-z]+)(?::(\d+))?")
 _CORES_EACH, _MOST_LOCAL = 4, 16
 #: Jobs that one does not ask for by number, and what each gets where neither options nor configuration say so.
 _MOST_JOBS, _JOB_CORES = 20, 4
-#: A job that is lost is replaced after this time.
-_LOST_SECONDS = "5s"
+#: What the processes round a tomogram's own take.
+_JOB_SPARE_BYTES = 500_000_000
 _CONNECT_SECONDS = 30
 
 
@@ -54,8 +56,10 @@ class ClusterSpec:
         Of a scheduler.
     cores : int
         For each tomogram; 0: as the configuration has it, or all there are, divided.
-    job_memory : str
-        For each job of a batch system, such as ``4GB``; empty: as the configuration has it.
+    unit_bytes : int
+        What a tomogram may take.
+    job_bytes : int
+        For each job of a batch system; 0: as the configuration has it.
     log_folder : str
         For the output of jobs where the configuration names no folder.
     """
@@ -64,8 +68,14 @@ class ClusterSpec:
     workers: int = 0
     address: str = ""
     cores: int = 0
-    job_memory: str = ""
+    unit_bytes: int = USUAL_BYTES
+    job_bytes: int = 0
     log_folder: str = ""
+
+
+def for_job(unit_bytes: int) -> int:
+    """Memory to ask of a batch system for a tomogram that may take so much: with some to spare."""
+    return unit_bytes + unit_bytes // 4 + _JOB_SPARE_BYTES
 
 
 def parse_cluster(text: str) -> ClusterSpec:
@@ -111,10 +121,15 @@ class Workers:
         """Addresses of the workers that are there."""
         return list(self.client.nthreads())
 
-    def replace_lost(self) -> None:
-        """Ask for as many workers as there should be: those that were lost are started anew."""
-        if self.cluster is not None:
-            self.cluster.scale(self.wanted)
+    def replace_lost(self) -> str:
+        """Ask for as many workers as there should be: those that were lost are started anew.
+
+        Returns
+        -------
+        str
+            Why the batch system refused; empty where it did not.
+        """
+        return "" if self.cluster is None else _scale(self.cluster, self.wanted)
 
 
 @contextmanager
@@ -128,7 +143,6 @@ def workers_of(spec: ClusterSpec, units: int) -> Iterator[Workers]:
     """
     dask, distributed = _libraries()
     config = {
-        "distributed.deploy.lost-worker-timeout": _LOST_SECONDS,
         "distributed.worker.daemon": False,
         "distributed.scheduler.active-memory-manager.start": False,
         # Memory is that of the processes the workers start, which the workers do not count.
@@ -139,7 +153,7 @@ def workers_of(spec: ClusterSpec, units: int) -> Iterator[Workers]:
         "distributed.logging.distributed": "error",
         "distributed.comm.timeouts.connect": f"{_CONNECT_SECONDS}s",
     }
-    with dask.config.set(config):
+    with dask.config.set(config), _quiet("asyncio", "tornado"):
         if spec.kind == "address":
             with _client(distributed, spec.address) as client:
                 yield Workers(client, None, 0, spec.cores)
@@ -185,7 +199,12 @@ def _closing(cluster: Any) -> Iterator[None]:
             cluster.close(timeout=20)
 
 
-def local_workers(units: int, cores: int, free_bytes: int, bytes_each: int) -> int:
+def number_of_local(spec: ClusterSpec, units: int) -> int:
+    """How many workers there will be on this machine."""
+    return min(units, spec.workers or local_workers(units, usable_cores(), free_bytes(), spec.unit_bytes))
+
+
+def local_workers(units: int, cores: int, free_bytes: float, bytes_each: float) -> int:
     """How many tomograms to work on at the same time on one machine, where nobody says."""
     by_memory = free_bytes // max(1, bytes_each)
     return int(max(1, min(units, cores // _CORES_EACH, by_memory, _MOST_LOCAL)))
@@ -194,7 +213,7 @@ def local_workers(units: int, cores: int, free_bytes: int, bytes_each: int) -> i
 def _local(spec: ClusterSpec, units: int) -> tuple[Any, int, int]:
     from distributed import LocalCluster
 
-    wanted = min(units, spec.workers or local_workers(units, usable_cores(), _free_bytes(), _BYTES_EACH))
+    wanted = number_of_local(spec, units)
     cluster = LocalCluster(
         n_workers=wanted,
         threads_per_worker=1,
@@ -206,17 +225,6 @@ def _local(spec: ClusterSpec, units: int) -> tuple[Any, int, int]:
         preload=["deepvesicle.batch.in_worker"],
     )
     return cluster, wanted, spec.cores or max(1, usable_cores() // wanted)
-
-
-#: What a tomogram takes by default.
-_BYTES_EACH = 3_000_000_000
-
-
-def _free_bytes() -> int:
-    with suppress(OSError, ValueError, KeyError):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return int(dict(line.split(":") for line in lines)["MemAvailable"].split()[0]) * 1024
-    return _BYTES_EACH
 
 
 def _jobs(spec: ClusterSpec, units: int) -> tuple[Any, int, int]:
@@ -246,15 +254,50 @@ def _jobs(spec: ClusterSpec, units: int) -> tuple[Any, int, int]:
         options |= {"cores": spec.cores or _JOB_CORES, "processes": 1}
     elif configured("processes") is None:
         options["processes"] = 1  # dask's own choice would cut a job's cores into several tomograms
-    if spec.job_memory or configured("memory") is None:
-        options["memory"] = spec.job_memory or "4GB"
+    if spec.job_bytes or configured("memory") is None:
+        options["memory"] = f"{spec.job_bytes or for_job(spec.unit_bytes)}B"
     if spec.log_folder and configured("log-directory") is None:
-        options["log_directory"] = os.path.join(spec.log_folder, "jobs")
+        options["log_directory"] = os.path.join(spec.log_folder, LOG_FOLDER)
     wanted = min(units, spec.workers or _MOST_JOBS)
     try:
         cluster = getattr(dask_jobqueue, class_name)(**options)
         cores = cluster._dummy_job.worker_process_threads
-        cluster.scale(wanted)
     except (ValueError, OSError, RuntimeError) as error:
         raise ClusterError(f"no workers from {spec.kind}", got=str(error).strip().splitlines()[0]) from error
+    refused = _scale(cluster, wanted)
+    if refused:
+        with _closing(cluster):
+            raise ClusterError(f"no workers from {spec.kind}", got=refused)
     return cluster, wanted, cores
+
+
+def _scale(cluster: Any, workers: int) -> str:
+    """Have as many workers as wanted, once all are asked for; gives why that was refused."""
+
+    async def asked_for() -> None:
+        cluster.scale(workers)
+        await cluster._correct_state()
+
+    try:
+        cluster.sync(asked_for)
+    except (OSError, RuntimeError, ValueError) as error:
+        for name, job in list(cluster.workers.items()):
+            if getattr(job, "job_id", "") is None:  # never submitted: else it would pass for a worker to come
+                del cluster.workers[name]
+        told = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return next((line for line in told if "error" in line.lower()), told[-1] if told else repr(error))
+    return ""
+
+
+@contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    """Keep loggers silent whose messages are told in another way."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -131,8 +131,10 @@ class _Dispatch:
             self._seen = now
             yield Event(note="no worker is there yet; jobs may wait in a queue, and their logs say if they fail")
         if now - self._replaced > _REPLACE_SECONDS:
-            self._replaced = now
-            self._workers.replace_lost()
+            refused = self._workers.replace_lost()
+            if refused:
+                yield Event(note=f"no new worker: {refused}")
+            self._replaced = time.monotonic() + (_PATIENCE_SECONDS if refused else 0.0)
 
     def _stop(self) -> None:
         """Have the workers end what they work on, so that nothing runs on and no state says that it does."""

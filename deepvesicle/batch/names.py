@@ -103,18 +103,20 @@ def mask_of(pattern: str, tomogram: Path, stem: str) -> Path:
     return beside if beside.exists() or not os.path.exists(name) else Path(os.path.abspath(name))
 
 
-def known_names(earlier: Mapping[str, str], paths: Sequence[Path], stem_of: Callable[[Path], str]) -> dict[Path, str]:
+def known_names(
+    earlier: Mapping[str, str], paths: Sequence[Path], stem_of: Callable[[Path], str], taken: Iterable[str] = ()
+) -> dict[Path, str]:
     """Names as an earlier run of the batch gave them, and new ones for what is new.
 
     Parameters
     ----------
     earlier : mapping of str to str
         Name of each tomogram's path.
-    paths, stem_of
+    paths, stem_of, taken
         As for `unique_names`.
     """
     old = {path: earlier[str(path)] for path in paths if str(path) in earlier}
-    new = unique_names([path for path in paths if path not in old], stem_of, earlier.values())
+    new = unique_names([path for path in paths if path not in old], stem_of, [*earlier.values(), *taken])
     return {path: old.get(path) or new[path] for path in paths}
 
 

@@ -13,7 +13,7 @@ from deepvesicle.errors import UsageError
 from deepvesicle.files.atomic import new_file
 
 LOG_FOLDER = "jobs"
-DEFAULT_CORES, DEFAULT_MEMORY = 4, "4G"
+DEFAULT_CORES = 4
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class ArrayJob:
         Of the batch.
     numbers : sequence of int
         Of the units.
+    memory_bytes : int
+        For each task.
     at_once : int
         Tasks that may run at the same time; 0: as many as SLURM lets.
     cores : int
         For each task.
-    memory : str
-        For each task, as SLURM writes it.
     directives : sequence of str
         More lines of ``#SBATCH``, such as ``--partition=short``.
     overwrite : bool
@@ -40,9 +40,9 @@ class ArrayJob:
 
     folder: Path
     numbers: Sequence[int]
+    memory_bytes: int
     at_once: int = 0
     cores: int = DEFAULT_CORES
-    memory: str = DEFAULT_MEMORY
     directives: Sequence[str] = ()
     overwrite: bool = False
 
@@ -54,7 +54,7 @@ class ArrayJob:
             f"--array={ranges(self.numbers)}{f'%{self.at_once}' if self.at_once else ''}",
             f"--output={_quoted(f'{logs}/%A_%a.txt')}",
             f"--cpus-per-task={self.cores}",
-            f"--mem={self.memory}",
+            f"--mem={-(-self.memory_bytes // 2**20)}M",
             "--open-mode=append",
             *(directive.removeprefix("#SBATCH ").strip() for directive in self.directives),
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,6 +33,18 @@ if TYPE_CHECKING:
 
 #: The settings of a batch, as every one of its tomograms is segmented with them.
 SETTINGS_NAME = "batch_settings.toml"
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How each tomogram is segmented."""
+
+    settings: Settings
+    model: str
+    voxel_nm: float | None
+    invert: bool
+    probability: bool
+    memory: str
 
 
 def batch(
@@ -81,9 +94,17 @@ def batch(
     cores: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Cores for each tomogram.", show_default=False)
     ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Memory that each tomogram may take, such as 2GB.", show_default=False),
+    ] = None,
     job_memory: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Memory of each job of a batch system, such as 4GB.", show_default=False),
+        typer.Option(
+            metavar="SIZE",
+            help="Memory to ask for each job of a batch system; by default somewhat more than --memory.",
+            show_default=False,
+        ),
     ] = None,
     write_sbatch: Annotated[
         Path | None,
@@ -117,19 +138,21 @@ def batch(
         raise UsageError("batch needs tomograms", expected="such as deepvesicle batch 'tomos/*.mrc' -o results")
     if write_sbatch is not None and cluster is not None:
         raise UsageError("--write-sbatch and --cluster exclude one another")
-    engine = _engine(cluster, cores or 0, job_memory or "", output)
+    unit_bytes, job_bytes = _memory(memory, job_memory)
+    engine = _engine(cluster, cores or 0, unit_bytes, job_bytes, output)
     chosen = _chosen_settings(settings, views, min_radius, max_radius, threshold, tilt_range, tilt_axis, ellipsoid, gap)
-    manifest, units = _prepared(
-        output, tomograms, mask, chosen, model=model, voxel_nm=voxel_size, invert=invert, probability=save_probability
-    )
+    way = _Way(chosen, model, voxel_size, invert, save_probability, memory or "")
+    manifest, units = _prepared(output, tomograms, mask, way, cluster)
     if write_sbatch is not None:
+        from deepvesicle.batch.clusters import for_job
+
         _write_script(
             manifest,
             units,
             write_sbatch,
             at_once=at_once,
             cores=cores,
-            memory=job_memory,
+            memory_bytes=job_bytes or for_job(unit_bytes),
             directives=sbatch or [],
             overwrite=overwrite,
         )
@@ -137,9 +160,38 @@ def batch(
     _all(manifest, units, engine, overwrite)
 
 
-def _engine(cluster: str | None, cores: int, job_memory: str, output: Path) -> Engine:
-    from dataclasses import replace
+def _memory(memory: str | None, job_memory: str | None) -> tuple[int, int]:
+    """Bytes for a tomogram, and for its job (0: not given).
 
+    Raises
+    ------
+    UsageError
+    """
+    from deepvesicle.errors import UsageError
+    from deepvesicle.memory import USUAL_BYTES, parse_memory
+
+    unit = parse_memory(memory) if memory else USUAL_BYTES
+    try:
+        job = parse_memory(job_memory) if job_memory else 0
+    except UsageError as error:
+        raise UsageError("--job-memory is not right", expected=error.expected, got=error.got) from error
+    if job and memory and job < unit:
+        raise UsageError("--job-memory is less than --memory", expected="somewhat more")
+    return unit, job
+
+
+def _share(cluster: str | None, units: int) -> str:
+    """What --memory of each tomogram is to be: its share of what is free where several run here; else empty."""
+    from deepvesicle.batch.clusters import number_of_local, parse_cluster
+    from deepvesicle.memory import FREE_SHARE, LEAST_BYTES, USUAL_BYTES, free_bytes
+
+    if cluster is None or parse_cluster(cluster).kind != "local":
+        return ""
+    share = FREE_SHARE * free_bytes() / number_of_local(parse_cluster(cluster), units)
+    return f"{max(share, LEAST_BYTES) / 1e6:.0f}MB" if share < USUAL_BYTES else ""
+
+
+def _engine(cluster: str | None, cores: int, unit_bytes: int, job_bytes: int, output: Path) -> Engine:
     from deepvesicle.batch.engine import OneByOne
 
     if cluster is None:
@@ -147,8 +199,8 @@ def _engine(cluster: str | None, cores: int, job_memory: str, output: Path) -> E
     from deepvesicle.batch.clusters import parse_cluster
     from deepvesicle.batch.dask_engine import OnCluster
 
-    spec = replace(parse_cluster(cluster), cores=cores, job_memory=job_memory, log_folder=str(output.absolute()))
-    return OnCluster(spec)
+    spec = replace(parse_cluster(cluster), cores=cores, unit_bytes=unit_bytes, job_bytes=job_bytes)
+    return OnCluster(replace(spec, log_folder=str(output.absolute())))
 
 
 def _chosen_settings(
@@ -181,26 +233,24 @@ def _prepared(
     output: Path,
     patterns: list[str],
     mask: str | None,
-    settings: Settings,
-    *,
-    model: str,
-    voxel_nm: float | None,
-    invert: bool,
-    probability: bool,
+    way: _Way,
+    cluster: str | None,
 ) -> tuple[Manifest, list[Unit]]:
     """Check everything that can be checked before the work, and write down what is to be done."""
-    from deepvesicle.batch.manifest import MANIFEST_NAME, Manifest, joined, read_manifest
+    from deepvesicle.batch.manifest import MANIFEST_NAME, TABLE_NAME, Manifest, joined, read_manifest
     from deepvesicle.batch.names import find_tomograms, known_names, mask_of
     from deepvesicle.batch.plan import Unit, settings_as_toml
+    from deepvesicle.batch.sbatch import LOG_FOLDER
     from deepvesicle.commands.segment import stem_of
     from deepvesicle.files.atomic import check_output, new_file
 
     paths = find_tomograms(patterns, output)
     folder = output.absolute()
-    plan = _plan(folder, settings, model=model, voxel_nm=voxel_nm, invert=invert, probability=probability)
+    plan = _plan(folder, replace(way, memory=way.memory or _share(cluster, len(paths))))
     earlier = read_manifest(folder)
     old = {unit.tomogram: unit for unit in earlier.units} if earlier else {}
-    names = known_names({path: unit.name for path, unit in old.items()}, paths, stem_of)
+    ours = (MANIFEST_NAME, TABLE_NAME, SETTINGS_NAME, LOG_FOLDER)
+    names = known_names({path: unit.name for path, unit in old.items()}, paths, stem_of, ours)
     masks = {path: str(mask_of(mask, path, stem_of(path))) if mask else None for path in paths}
     check_output(folder / MANIFEST_NAME, overwrite=True)
     units: list[Unit] = []
@@ -210,13 +260,11 @@ def _prepared(
         number += known is None
         units.append(Unit(known.number if known else number, names[path], str(path), stem_of(path), masks[path]))
     with new_file(folder / SETTINGS_NAME, overwrite=True) as temporary:
-        temporary.write_text(settings_as_toml(settings), encoding="utf-8")
+        temporary.write_text(settings_as_toml(way.settings), encoding="utf-8")
     return Manifest(plan, joined(list(old.values()), units)), units
 
 
-def _plan(
-    folder: Path, settings: Settings, *, model: str, voxel_nm: float | None, invert: bool, probability: bool
-) -> Plan:
+def _plan(folder: Path, way: _Way) -> Plan:
     """The command line of `deepvesicle segment` for every tomogram, and what its result must be of."""
     from deepvesicle.batch.plan import Plan, Wanted, deciding
     from deepvesicle.commands.segment import output_paths
@@ -224,15 +272,15 @@ def _plan(
     from deepvesicle.files.run_record import FileRecord
     from deepvesicle.network.zoo import load_network
 
-    voxel_nm = None if voxel_nm is None else checked_voxel_nm(voxel_nm)
-    network = load_network(model)
+    voxel_nm = None if way.voxel_nm is None else checked_voxel_nm(way.voxel_nm)
+    network = load_network(way.model)
     arguments = ["segment", "{tomogram}", "--output", "{folder}", "--model", str(network.folder)]
     arguments += ["--settings", str(folder / SETTINGS_NAME)]
-    if voxel_nm is not None:
-        arguments += ["--voxel-size", repr(voxel_nm)]
-    arguments += ["--invert"] * invert + ["--save-probability"] * probability
-    outputs = output_paths(Path(), "{stem}", probability)
-    wanted = Wanted(deciding(settings), FileRecord.of(network.folder).sha256, voxel_nm, invert)
+    arguments += ["--voxel-size", repr(voxel_nm)] if voxel_nm is not None else []
+    arguments += ["--memory", way.memory] if way.memory else []
+    arguments += ["--invert"] * way.invert + ["--save-probability"] * way.probability
+    outputs = output_paths(Path(), "{stem}", way.probability)
+    wanted = Wanted(deciding(way.settings), FileRecord.of(network.folder).sha256, voxel_nm, way.invert)
     return Plan(
         str(folder),
         tuple(arguments),
@@ -298,18 +346,18 @@ def _write_script(
     *,
     at_once: int,
     cores: int | None,
-    memory: str | None,
+    memory_bytes: int,
     directives: list[str],
     overwrite: bool,
 ) -> None:
-    from deepvesicle.batch.sbatch import DEFAULT_CORES, DEFAULT_MEMORY, ArrayJob, write_sbatch
+    from deepvesicle.batch.sbatch import DEFAULT_CORES, ArrayJob, write_sbatch
 
     job = ArrayJob(
         Path(manifest.plan.folder),
         [unit.number for unit in units],
+        memory_bytes,
         at_once=at_once,
         cores=cores or DEFAULT_CORES,
-        memory=(memory or DEFAULT_MEMORY).upper().removesuffix("B"),
         directives=directives,
         overwrite=overwrite,
     )

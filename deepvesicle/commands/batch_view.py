@@ -39,7 +39,7 @@ class Lines:
         """See `deepvesicle.batch.run.View`."""
         self._total, self._done = total, len(finished)
         said = f", {len(finished)} of them finished before" if finished else ""
-        self.note(f"{total} tomograms{said}")
+        self.note(f"{total} tomogram{'s' * (total != 1)}{said}")
 
     def started(self, unit: Unit) -> None:
         """See `deepvesicle.batch.run.View`."""
