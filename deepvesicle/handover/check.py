@@ -53,7 +53,7 @@ from deepvesicle.handover.labelled import (
     size_findings,
 )
 from deepvesicle.handover.listed import list_findings, presence_findings, roles_of
-from deepvesicle.handover.opened import open_labels, open_together, open_tomogram
+from deepvesicle.handover.opened import forget_pages, open_labels, open_together, open_tomogram
 from deepvesicle.handover.surfaces import LABELS, Role, as_labels, take_census
 from deepvesicle.vesicles import Vesicles
 
@@ -167,12 +167,14 @@ def _of_labels(
     whole = [number for number in vesicles if census.voxels[number] > TINY_VOXELS]
     labelled = Labelled(data, grid, info, roles, census, [ball_of(data, census, roles, number) for number in whole])
     yield from label_findings(labelled)
+    if has_scale:
+        yield from layer_findings(labelled)
+    forget_pages(data)
     inverted = []
     if tomogram is not None:
         inverted = list(contrast_findings(tomogram, labelled.balls))
+        forget_pages(tomogram.data)
         yield from inverted
         if inverted:
             tomogram = Tomogram(tomogram.data, tomogram.grid, invert=not tomogram.invert)
     yield from size_findings(labelled, tomogram, table)
-    if has_scale:
-        yield from layer_findings(labelled)

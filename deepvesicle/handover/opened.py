@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -99,6 +100,15 @@ def open_labels(info: TomoInfo, tomogram: Opened) -> Opened:
         findings += _bytes(data)
     opened = _checked(data, findings)
     return replace(opened, voxel_nm=_voxel_nm(header))
+
+
+def forget_pages(data: NDArray[Any]) -> None:
+    """Let go of what of a read-only memory map is in memory; it is read again where it is looked at again."""
+    base: Any = data
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(base, "madvise") and not data.flags.writeable:
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def open_together(tomogram: Opened, labels: Opened) -> Iterator[Finding]:

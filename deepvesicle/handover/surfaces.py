@@ -204,15 +204,22 @@ def _beside(data: Any, roles: Any, label: int, z: int, y: int, x: int, k: int, r
     for step in range(1, reach + 2):
         z, y, x = z + _STEPS[k, 0], y + _STEPS[k, 1], x + _STEPS[k, 2]
         if not (0 <= z < data.shape[0] and 0 <= y < data.shape[1] and 0 <= x < data.shape[2]):
-            return _FACE if step <= 2 else _OPEN
+            return _FACE if step == 1 else _OPEN
         other = data[z, y, x]
         if other == label:
             return -1 if step == 1 else _OPEN
         role = roles[other]
         if role == _BACKGROUND:
+            if step == 1 and (_is_end(z, data.shape[0]) or _is_end(y, data.shape[1]) or _is_end(x, data.shape[2])):
+                return _FACE
             continue
         known = role == _CYTOSOL or role == _BOUNDARY or role == _VESICLE
         if step == 1 and known:
             return role - 1
         return _GAP if step > 1 and known else _OPEN
     return _OPEN
+
+
+@njit(cache=True, nogil=True)  # type: ignore[misc]
+def _is_end(index: int, size: int) -> bool:
+    return index == 0 or index == size - 1
