@@ -84,9 +84,11 @@ def _across(voxels: Integers, edge: int) -> Mask:
     size = voxels.max(axis=0, initial=0) // edge + 3  # blocks of voxels, with a free one at either end
     strides = np.array([size[1] * size[2], size[2], 1])
     keys, block = np.unique((voxels // edge + 1) @ strides, return_inverse=True)
-    columns = np.column_stack([np.ones(len(voxels)), voxels, voxels[:, _ROWS] * voxels[:, _COLUMNS]]).astype(np.float64)
-    own = np.stack([np.bincount(block, column, len(keys)) for column in columns.T], axis=1)
-    moments = own.astype(np.float64)
+    counts = np.bincount(block, minlength=len(keys))
+    sums = [np.bincount(block, voxels[:, i], len(keys)) for i in range(3)]
+    squares = [np.bincount(block, voxels[:, i] * voxels[:, j], len(keys)) for i, j in zip(_ROWS, _COLUMNS, strict=True)]
+    own = np.stack([counts, *sums, *squares], axis=1).astype(np.float64)
+    moments = own.copy()
     for shift in _DIRECTIONS @ strides:
         at = np.minimum(np.searchsorted(keys, keys + shift), len(keys) - 1)
         moments += np.where((keys[at] == keys + shift)[:, None], own[at], 0.0)

@@ -19,7 +19,7 @@ from deepvesicle.fitting.rasterize import draw_slab
 from deepvesicle.grid import Grid, Region
 from deepvesicle.handover.gaps import Surroundings, ball, beside, between, gap_width, pockets, surroundings
 from deepvesicle.handover.ids import SOURCE_ID, LabelIds
-from deepvesicle.handover.runs import give_crumbs, pieces_of
+from deepvesicle.handover.runs import give_crumbs, keep_one_piece, pieces_of
 from deepvesicle.spheres import are_cut
 from deepvesicle.vesicles import Vesicles
 
@@ -176,6 +176,11 @@ class _Painter:
             if not self._is_inside(candidates, row):
                 reasons[chosen[row]] = _OUTSIDE
         outside = table.select([reason == _OUTSIDE for reason in reasons])
+        if 2 * len(outside) > len(candidates):
+            self.notes.append(
+                f"{len(outside)} of {len(candidates)} vesicles lie outside the cytosol: is it the right outline, and "
+                "drawn about the cytosol, not about what is not (--outside)?"
+            )
         self._draw(table.select([not reason for reason in reasons]))
         for row, reason in enumerate(reasons):
             reasons[row] = reason or self._keep_one_piece(table, row)
@@ -293,25 +298,11 @@ class _Painter:
 
     def _keep_one_piece(self, table: Vesicles, row: int) -> str:
         """Step 4; why nothing is left of a vesicle, else an empty string."""
-        from scipy.ndimage import label
-
         number = int(table.ids[row])
-        view, _ = self._box(table, row, 2.0)
-        part, count = label(view == number)
-        if not count:
-            return _NOTHING
-        sizes = np.bincount(part.reshape(-1))[1:]
-        largest = int(sizes.argmax())
-        is_small = bool(sizes[largest] < _LEAST_VOXELS)
-        for other in range(count):
-            if other != largest or is_small:
-                _give_away(view, part == other + 1, number)
-        if is_small:
-            return _SMALL
-        if count > 1:
-            rest = int(sizes.sum() - sizes[largest])
-            self.notes.append(f"vesicle {number}: {rest} voxels cut off from the rest given to what surrounds them")
-        return ""
+        left, given = keep_one_piece(self._box(table, row, 2.0)[0], number, _LEAST_VOXELS)
+        if left and given:
+            self.notes.append(f"vesicle {number}: {given} voxels cut off from the rest given to what surrounds them")
+        return "" if left else _SMALL if given else _NOTHING
 
     def _close_holes(self, table: Vesicles) -> None:
         """Step 5, of drawn vesicles."""
@@ -410,13 +401,6 @@ def _rim(shape: tuple[int, ...], z: int, planes: int) -> list[Any]:
     """The outermost voxels of a volume in a slab that begins at a plane."""
     sides: list[Any] = [np.s_[:, 0], np.s_[:, -1], np.s_[:, :, 0], np.s_[:, :, -1]]
     return sides + [np.s_[0]] * (z == 0) + [np.s_[-1]] * (z + shape[0] == planes)
-
-
-def _give_away(view: NDArray[Any], piece: Mask, number: int) -> None:
-    """Give voxels of a vesicle to what they touch most."""
-    near = view[beside(piece)]
-    labels, counts = np.unique(near[near != number], return_counts=True)
-    view[piece] = labels[counts.argmax()] if len(labels) else 0
 
 
 def _vesicles(numbers: Sequence[int]) -> str:

@@ -1,4 +1,7 @@
-"""The face-connected pieces of one label of a large volume, from runs of voxels along x: little memory, one pass."""
+"""The face-connected pieces of labels, and what becomes of those that are too small.
+
+In a large volume they are found from runs of voxels along x: in one pass, and with little memory.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from deepvesicle.handover.gaps import beside
 
 Integers = NDArray[np.int64]
 
@@ -123,6 +128,37 @@ def give_crumbs(
     flat[voxels[taken]] = given[piece[taken]]
     values, counts = np.unique(given[piece[taken]], return_counts=True)
     return dict(zip(values.tolist(), counts.tolist(), strict=True)), pieces.sizes[~crumb]
+
+
+def keep_one_piece(labels: NDArray[Any], label: int, least: int) -> tuple[int, int]:
+    """Give all pieces of a label but the largest, and this one too if it is too small, to what they touch most.
+
+    Parameters
+    ----------
+    labels : array (z, y, x)
+        Of a box that holds the label; changed in place.
+    label : int
+    least : int
+        Voxels that the largest piece must have.
+
+    Returns
+    -------
+    left, given : int
+        Numbers of voxels.
+    """
+    from scipy.ndimage import label as connected
+
+    part, count = connected(labels == label)
+    sizes = np.bincount(part.reshape(-1), minlength=2)[1:]
+    largest = int(sizes.argmax())
+    left = int(sizes[largest]) if sizes[largest] >= least else 0
+    for number in range(count):
+        if number != largest or not left:
+            piece = part == number + 1
+            near = labels[beside(piece)]
+            others, counts = np.unique(near[near != label], return_counts=True)
+            labels[piece] = others[counts.argmax()] if len(others) else 0
+    return left, int(sizes.sum()) - left
 
 
 def _touching(

@@ -24,8 +24,11 @@ from deepvesicle.grid import Grid, Labels
 from deepvesicle.handover.gaps import beside
 from deepvesicle.handover.ids import SOURCE_ID, LabelIds
 from deepvesicle.handover.paint import Painted, paint_labels
+from deepvesicle.handover.regions import cytosol_region, membrane_region
 from deepvesicle.handover.runs import pieces_of
 from deepvesicle.vesicles import Status, Vesicles
+from imod_bridge.coordinates import index_to_model
+from imod_bridge.model import FLAG_OPEN, Contour, Model, Object, write_model
 
 Mask = NDArray[np.bool_]
 
@@ -202,6 +205,31 @@ def test_a_gap_before_the_membrane_is_closed_on_the_side_of_the_cytosol(tmp_path
     )
 
 
+@pytest.mark.parametrize("every", [1, 3, 5])
+def test_outline_and_membrane_drawn_along_the_same_line(tmp_path: Path, every: int) -> None:
+    """Their common edge is tilted: between drawn slices the outline goes in steps, the membrane does not."""
+    drawn = range(2, 42, every)
+    edge = {z: 52 + 0.4 * (z - 22) for z in drawn}
+    outline = [np.array([[z, 5.2, 4.3], [z, 5.2, edge[z]], [z, 64.1, edge[z]], [z, 64.1, 4.3]]) for z in drawn]
+    zone = [np.array([[z, 8.0, edge[z]], [z, 61.0, edge[z]]]) for z in drawn]
+    for name, lines, flags in (("cell", outline, 0), ("zone", zone, FLAG_OPEN)):
+        contours = tuple(Contour(index_to_model(line)) for line in lines)
+        item = Object(name=name, contours=contours, flags=flags)
+        write_model(tmp_path / f"{name}.mod", Model(objects=(item,), image_size=(83, 70, 44), pixel_size=2.1))
+    cytosol = cytosol_region(tmp_path / "cell.mod", GRID)
+    membrane = membrane_region(tmp_path / "zone.mod", GRID, thickness_nm=5.0)
+    spheres = SPHERES[:2] - [0, 0, 6, 0]
+    painted = paint_labels(tmp_path / "labels.mrc", table(spheres), cytosol, membrane, LabelIds())
+    data = np.asarray(read_labels(tmp_path / "labels.mrc", GRID).data).astype(np.int64)
+    check_what_always_holds(data, painted)
+    assert met(data, 10) == met(data, 11) == {1} and not painted.left_out
+    rows = data[4:36, 10:60, 36:].reshape(-1, 83 - 36)
+    first = (rows != 1).argmax(axis=1)  # where the cytosol ends
+    assert (rows[np.arange(len(rows)), first] == 2).all(), "background between membrane and cytosol"
+    thickness = (data[6:35, 12:58] == 2).sum(axis=2).mean() / np.hypot(1, 0.4)
+    assert thickness == pytest.approx(5.0 / 2.1, abs=0.15)
+
+
 def test_a_wide_gap_before_the_membrane_stays(tmp_path: Path) -> None:
     cytosol, membrane = X < 50, (X >= 56) & (X < 59)
     data, painted = paint(tmp_path, SPHERES[:2] - [0, 0, 8, 0], cytosol, membrane)
@@ -256,6 +284,9 @@ def test_a_crowd_outside_does_not_count_as_inside(tmp_path: Path) -> None:
     assert painted.drawn.ids.tolist() == list(range(22, 34))
     assert all(0 not in met(data, number) for number in range(22, 34))
     assert not (data[:, :, 46:] > 0).any()
+    assert not any("right outline" in note for note in painted.notes)
+    _, painted = paint(tmp_path, [*outside, inside[0]], (X < 42) & ~holes)
+    assert any(note.startswith("12 of 13 vesicles lie outside") for note in painted.notes)
 
 
 def test_vesicles_at_the_faces(tmp_path: Path) -> None:
