@@ -40,23 +40,21 @@ DRAWN, LEFT_OUT = [1, 2, 3, 4, 5, 6, 7], [8, 9]
 MEMBRANE_NM, NOISE = 5.0, 15.0
 
 
-def table(spheres: NDArray[np.float64] = SPHERES) -> Vesicles:
+def table() -> Vesicles:
     """The vesicles as a user has them."""
-    status = STATUS[: len(spheres)]
-    return Vesicles.from_spheres(GRID, spheres[:, :3], spheres[:, 3], status=status).with_features(
-        contrast=np.linspace(0.5, 1, len(spheres))
-    )
+    whole = Vesicles.from_spheres(GRID, SPHERES[:, :3], SPHERES[:, 3], status=STATUS)
+    return whole.with_features(contrast=np.linspace(0.5, 1, len(SPHERES)))
 
 
-def grey(rng: np.random.Generator, spheres: NDArray[np.float64] = SPHERES) -> NDArray[np.float32]:
+def grey(rng: np.random.Generator, noise: float = NOISE) -> NDArray[np.float32]:
     """Dark membranes in noise."""
     half = MEMBRANE_NM / 2 / GRID.voxel_nm
     z, y, x = np.indices(GRID.shape_zyx, dtype=np.float32)
     dark = np.exp(-0.5 * ((x - ZONE_X) / half) ** 2)
-    for cz, cy, cx, radius in spheres:
+    for cz, cy, cx, radius in SPHERES:
         distance = np.sqrt((z - cz) ** 2 + (y - cy) ** 2 + (x - cx) ** 2)
         dark += np.exp(-0.5 * ((distance - radius + half) / (half * 0.8)) ** 2)
-    return np.asarray(100 - 60 * dark + rng.normal(0, NOISE, GRID.shape_zyx), dtype=np.float32)
+    return np.asarray(100 - 60 * dark + rng.normal(0, noise, GRID.shape_zyx), dtype=np.float32)
 
 
 def drawn(path: Path) -> Path:
