@@ -104,11 +104,13 @@ def draw_planes(
     edge = min(EDGE_PX, max(full.shape))
     first = len(_jpeg(_shrunk(full, edge), limits, PLANE_QUALITY))
     if first * wanted > most_bytes:  # smaller ones first, then fewer
-        edge = max(LEAST_EDGE_PX, int(edge * np.sqrt(most_bytes / (first * wanted)) * 0.95))
+        edge = min(edge, max(LEAST_EDGE_PX, int(edge * np.sqrt(most_bytes / (first * wanted)) * 0.95)))
     indices = np.unique(np.linspace(low, high, min(wanted, high - low + 1)).round().astype(int)).tolist()
     jpegs = [_jpeg(_shrunk(slab(tomogram, axis, i), edge), limits, PLANE_QUALITY) for i in indices]
-    while sum(map(len, jpegs)) > most_bytes and len(jpegs) > FEWEST_PLANES:
-        indices, jpegs = indices[::2], jpegs[::2]
+    if sum(map(len, jpegs)) > most_bytes:
+        fit = max(FEWEST_PLANES, int(0.97 * most_bytes / max(map(len, jpegs))))
+        left = np.unique(np.linspace(0, len(jpegs) - 1, min(fit, len(jpegs))).round().astype(int))
+        indices, jpegs = [indices[i] for i in left], [jpegs[i] for i in left]
     return Planes(plane, tuple(indices), tuple(jpegs))
 
 

@@ -4,7 +4,7 @@ const Plots = (() => {
   const { data, spheres, STATUS, h, svg, nm, share, ramp, on, state, select } = Core;
   const vesicles = spheres.filter((one) => one.kind === "vesicle");
   const counted = vesicles.filter((one) => one.counts);
-  const MOST_LINES = 400, LEAST_P = 1e-4;
+  const MOST_LINES = 400, LEAST_P = 1e-4, HEIGHT = 300; // the height that style.css keeps free
   const drawings = [];
 
   // `field` is what is drawn over the radius, in scatter plots.
@@ -15,7 +15,7 @@ const Plots = (() => {
   }
 
   const base = (width) => ({
-    width, height: Math.round(Math.min(330, Math.max(230, width * 0.62))), marginLeft: 46, marginBottom: 38, marginTop: 26,
+    width, height: HEIGHT, marginLeft: 46, marginBottom: 38, marginTop: 26,
     style: { background: "transparent", fontSize: "12px" },
   });
   const nothing = (text) => h("p", { class: "quiet empty" }, text);

@@ -93,6 +93,7 @@ const Spheres = (() => {
     const frame = view.renderer.domElement.getBoundingClientRect();
     const pointer = new THREE.Vector2(((event.clientX - frame.left) / frame.width) * 2 - 1, 1 - ((event.clientY - frame.top) / frame.height) * 2);
     const ray = new THREE.Raycaster();
+    view.camera.updateMatrixWorld();
     ray.setFromCamera(pointer, view.camera);
     const [hit] = ray.intersectObject(view.balls);
     return hit ? view.shown[hit.instanceId] : null;
@@ -163,6 +164,8 @@ const Spheres = (() => {
     // Last of all, so that the rest of the page is there at once.
     setTimeout(() => {
       try {
+        // Asked first, as three.js complains aloud.
+        if (!document.createElement("canvas").getContext("webgl2")) throw new Error("no context");
         view = build(box);
         home();
         listen();
@@ -181,6 +184,7 @@ const Spheres = (() => {
 
   // Where a sphere is on the picture, pixels of its box.
   function project(one) {
+    view.camera.updateMatrixWorld();
     const seen = new THREE.Vector3(...spot(one.at)).project(view.camera);
     return [((seen.x + 1) / 2) * view.box.clientWidth, ((1 - seen.y) / 2) * view.box.clientHeight];
   }
