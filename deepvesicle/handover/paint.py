@@ -80,7 +80,8 @@ def paint_labels(
     2. Background between membrane and cytosol that is no wider than a membrane (8 nm, at least 3 voxels) becomes
        cytosol.
     3. Vesicles over both: balls of the outer radius, neither centre nor radius rounded (`rasterize` says how overlap is
-       shared and gaps are made). What a gap clears becomes cytosol. Left out are vesicles that a face of the volume
+       shared and gaps are made). What a gap clears becomes background: two membranes meet there, which Pyto would take
+       for a connector if it were cytosol. Left out are vesicles that a face of the volume
        cuts or touches (unless `keep_cut`), those that lie outside (see 5), and those of fewer than 20 voxels.
     4. Each vesicle is one piece, connected through faces: smaller pieces go to what surrounds them.
     5. The surface of a vesicle must meet cytosol, membrane or another vesicle. Background about it that is a thin hole
@@ -105,7 +106,7 @@ def paint_labels(
     dtype : dtype
         uint16 or int16.
     gap_vox : int
-        Voxels of cytosol between any two vesicles.
+        Voxels of background between any two vesicles.
     keep_cut : bool
         Draw vesicles that a face of the volume cuts or touches.
     overwrite : bool
@@ -161,9 +162,13 @@ class _Painter:
     progress: Callable[[int, int], None]
     counts: dict[int, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    cleared: int = 0
 
     def paint(self, table: Vesicles, cytosol: Region, membrane: Region | None, *, keep_cut: bool) -> Painted:
         """See `paint_labels`; the steps have its order."""
+        # Stands for what a gap clears, so that no later step fills it.
+        used = {*self.ids.others, *table.ids.tolist()}
+        self.cleared = next(label for label in range(1, int(np.iinfo(self.labels.dtype).max)) if label not in used)
         starts = list(range(0, len(self.labels), len(next(slabs(self.labels))[1])))
         self.done, self.total = 0, 2 * len(starts) + len(table)
         edges = self._paint_regions(cytosol, membrane)
@@ -189,6 +194,7 @@ class _Painter:
         self._close_holes(drawn)
         for left in (holes, outside):
             self._blank(left)
+        self._clear(table)
         self._tidy()
         for row in range(len(drawn)):
             number = int(drawn.ids[row])
@@ -291,10 +297,16 @@ class _Painter:
             for row in range(len(table)):
                 view, low = self._box(table, row, 1.0)
                 whole = ball(view.shape, table.centres_vox[row] - low, table.radii_vox[row])
-                view[whole & (view == 0) & ~self._outermost(low, view.shape)] = self.ids.cytosol
+                view[whole & np.isin(view, (0, self.ids.cytosol))] = self.cleared
         if in_membrane:
             what = "runs into the membrane and takes" if len(in_membrane) == 1 else "run into the membrane and take"
             self.notes.append(f"{_vesicles(sorted(in_membrane))} {what} its place")
+
+    def _clear(self, table: Vesicles) -> None:
+        """What a gap has cleared becomes background."""
+        for row in range(len(table) if self.gap_vox else 0):
+            view = self._box(table, row, 1.0)[0]
+            view[view == self.cleared] = 0
 
     def _keep_one_piece(self, table: Vesicles, row: int) -> str:
         """Step 4; why nothing is left of a vesicle, else an empty string."""

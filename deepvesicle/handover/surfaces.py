@@ -40,9 +40,10 @@ class Beside(IntEnum):
     CYTOSOL = 0
     BOUNDARY = 1
     VESICLE = 2  # another one
-    GAP = 3  # a thin layer of background, and cytosol, a boundary or another vesicle behind it
+    GAP = 3  # a thin layer of background, and cytosol or a boundary behind it
     OPEN = 4  # background, or another thing
     FACE = 5  # the face of the volume, or background in its outermost layer
+    BETWEEN = 6  # a thin layer of background, and another vesicle behind it: what keeps two apart
 
 
 # Plain numbers for the compiler.
@@ -52,7 +53,7 @@ _BACKGROUND, _CYTOSOL, _BOUNDARY, _VESICLE = (
     int(Role.BOUNDARY),
     int(Role.VESICLE),
 )
-_GAP, _OPEN, _FACE = int(Beside.GAP), int(Beside.OPEN), int(Beside.FACE)
+_GAP, _OPEN, _FACE, _BETWEEN = int(Beside.GAP), int(Beside.OPEN), int(Beside.FACE), int(Beside.BETWEEN)
 _STEPS = np.array([(0, 0, -1), (0, 0, 1), (0, -1, 0), (0, 1, 0), (-1, 0, 0), (1, 0, 0)], dtype=np.int64)
 
 
@@ -67,9 +68,9 @@ class Census:
     voxels : int array (LABELS,)
     low, high : int arrays (LABELS, 3)
         First voxel and end of the box about each label.
-    faces : int array (LABELS, 6)
+    faces : int array (LABELS, 7)
         Faces of voxels at the surfaces of vesicles and boundaries, by what is `Beside` them.
-    samples : int array (LABELS, 6, 3)
+    samples : int array (LABELS, 7, 3)
         A voxel with such a face.
     """
 
@@ -216,6 +217,8 @@ def _beside(data: Any, roles: Any, label: int, z: int, y: int, x: int, k: int, r
         known = role == _CYTOSOL or role == _BOUNDARY or role == _VESICLE
         if step == 1 and known:
             return role - 1
+        if step > 1 and role == _VESICLE:
+            return _BETWEEN
         return _GAP if step > 1 and known else _OPEN
     return _OPEN
 

@@ -172,13 +172,17 @@ def test_an_organelle_that_a_vesicle_touches_is_not_filled(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("gap_vox", [0, 1, 2])
-def test_gaps_between_vesicles_are_cytosol(tmp_path: Path, gap_vox: int) -> None:
-    """Two that overlap and one apart, in holes of a label, so that what a gap clears was background."""
+@pytest.mark.parametrize("with_holes", [False, True])
+def test_gaps_between_vesicles_are_background(tmp_path: Path, gap_vox: int, with_holes: bool) -> None:
+    """Two that overlap and one apart, in holes of a label or not: nothing but what the gap clears is background."""
     spheres = [[20.0, 30.2, 30.3, 9.6], [22.4, 33.1, 46.9, 9.1], [21.0, 52.0, 60.0, 8.0]]
     holes = np.any([ball(sphere) for sphere in spheres], axis=0)
-    data, _ = paint(tmp_path, spheres, INNER & ~holes, gap_vox=gap_vox)
-    assert ((data == 0) == ~INNER).all()
-    assert met(data, 10) == ({1, 11} if gap_vox == 0 else {1})
+    data, _ = paint(tmp_path, spheres, INNER & ~holes if with_holes else INNER, gap_vox=gap_vox)
+    both = ball(spheres[0]) | ball(spheres[1])
+    cleared = both & ~np.isin(data, (10, 11))
+    assert cleared.any() == (gap_vox > 0) and not data[cleared].any()
+    assert ((data == 0) == (~INNER | cleared)).all()
+    assert met(data, 10) == ({1, 11} if gap_vox == 0 else {0, 1})
     first, second = np.argwhere(data == 10), data == 11
     near = binary_dilation(second, np.ones((3, 3, 3)), iterations=max(gap_vox, 1))
     assert near[tuple(first.T)].any() == (gap_vox == 0)
@@ -358,8 +362,12 @@ spheres_strategy = st.lists(
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(spheres_strategy, st.integers(0, 2), st.floats(0.0, 2.5))
 def test_any_crowd(tmp_path: Path, spheres: list[tuple[float, ...]], gap_vox: int, margin: float) -> None:
-    """However vesicles overlap, and with their holes in the cytosol: one piece each, within its ball, and no gap."""
+    """However vesicles overlap, and with their holes in the cytosol: one piece each, within its ball, and no gap.
+
+    Background is beside a vesicle only where a gap cleared what was another's, too.
+    """
     holes = np.any([ball(sphere, margin) for sphere in spheres], axis=0)
+    balls = np.any([ball(sphere) for sphere in spheres], axis=0)
     data, painted = paint(tmp_path, spheres, INNER & ~holes, gap_vox=gap_vox)
     partly = " ".join(note for note in painted.notes if "partly outside" in note)
     for number in painted.drawn.ids.tolist():
@@ -367,7 +375,8 @@ def test_any_crowd(tmp_path: Path, spheres: list[tuple[float, ...]], gap_vox: in
         extra = (data == number) & ~ball(spheres[row])
         assert extra.sum() <= 5, "more than crumbs of others"
         if f"{number} (" not in partly:
-            assert 0 not in met(data, number)
+            bare = beside(data == number) & INNER & (data == 0)
+            assert not (bare & ~balls).any() and (gap_vox or not bare.any())
     if not painted.left_out:
         assert not partly
 

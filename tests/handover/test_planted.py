@@ -64,7 +64,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize(
     "vesicles, options",
-    [("table", []), ("model", []), ("table", ["--crop", "160nm"]), ("table", ["--int16", "--first-vesicle", "10"])],
+    [
+        ("table", []),
+        ("model", []),
+        ("table", ["--crop", "160nm"]),
+        ("table", ["--int16", "--first-vesicle", "10"]),
+        ("table", ["--gap", "1"]),  # two touch: the gap between them is dark, and must not be taken for a rod
+        ("table", ["--gap", "3"]),
+    ],
 )
 def test_what_was_planted_is_found(files: dict[str, Path], tmp_path: Path, vesicles: str, options: list[str]) -> None:
     work = tmp_path / "work"
