@@ -24,6 +24,7 @@ Kinds of findings, and how bad they are:
 | ``contrast`` | dense is bright | error |
 | ``too_small`` | labels end inside the membrane's outer edge: by 1.5 voxels; by 0.75 | error; warning |
 | ``too_large`` | ... outside it by 0.75 voxels | warning |
+| ``sizes_unknown`` | there is no table, and the tomogram shows too few of the membranes | note |
 | ``table`` | vesicles.csv is of other labels, or cannot be read | warning |
 | ``layers`` | the cytosol does not reach 250 nm from the membrane | note |
 """

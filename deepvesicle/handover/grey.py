@@ -35,6 +35,8 @@ _REACH_NM, _STEP_NM, _NEAR_NM = 12.0, 0.5, 5.0
 _SURE, _GROUPS = 3.5, 6
 #: Tilts of most tomograms, degrees; which directions are left out is not critical here.
 _TILTS_DEG = (-60.0, 60.0)
+#: Fits start at the label's radius, and at others (voxels more) if they succeed at fewer labels than this share.
+_STARTS_VOX, _ENOUGH = (0.0, 1.5, -1.5), 0.5
 #: Fewer fits than this say nothing of all labels.
 FEWEST_FITS = 5
 
@@ -51,11 +53,14 @@ class Sizes:
         Radius of the label less that of the membrane's outer edge.
     sigma_vox : float array (N,)
         Uncertainty of the latter.
+    looked_at : int
+        How many labels were tried.
     """
 
     labels: NDArray[np.int64]
     excess_vox: Floats
     sigma_vox: Floats
+    looked_at: int
 
     @property
     def typical_vox(self) -> float:
@@ -118,18 +123,31 @@ def measured_sizes(tomogram: Tomogram, balls: Sequence[Ball]) -> Sizes:
         See `usable`. Those that are farthest from others are fitted, as far as `_FITS` go.
     """
     chosen = _lonely(balls, _FITS)
-    if not chosen:
-        return Sizes(np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0))
+    found: dict[int, tuple[float, float]] = {}
+    for start_vox in _STARTS_VOX:
+        rest = [ball for ball in chosen if ball.label not in found]
+        if len(found) >= _ENOUGH * len(chosen) or not rest:
+            break
+        found |= _fitted(tomogram, rest, start_vox)
+    labels = sorted(found)
+    columns = np.array([found[label] for label in labels]).reshape(-1, 2)
+    return Sizes(np.array(labels, dtype=np.int64), columns[:, 0], columns[:, 1], len(chosen))
+
+
+def _fitted(tomogram: Tomogram, balls: Sequence[Ball], start_vox: float) -> dict[int, tuple[float, float]]:
+    """Excess and uncertainty, voxels, of labels at which a fit found a membrane; starts are so much larger."""
+    radii = np.array([ball.radius_vox for ball in balls])
     vesicles = Vesicles(
         tomogram.grid,
-        np.array([ball.label for ball in chosen]),
-        np.array([ball.centre_vox for ball in chosen]),
-        np.array([ball.radius_vox for ball in chosen]),
-        status=(Status.PROPOSED,) * len(chosen),
+        np.array([ball.label for ball in balls]),
+        np.array([ball.centre_vox for ball in balls]),
+        radii + start_vox,
+        status=(Status.PROPOSED,) * len(balls),
     )
     fitted = refine(tomogram, vesicles, RefinementSettings())
     good = (fitted.features["fit_failed"] == 0) & np.isfinite(fitted.sigma_radii_vox)
-    return Sizes(fitted.ids[good], (vesicles.radii_vox - fitted.radii_vox)[good], fitted.sigma_radii_vox[good])
+    rows = zip(fitted.ids[good], (radii - fitted.radii_vox)[good], fitted.sigma_radii_vox[good], strict=True)
+    return {int(label): (float(excess), float(sigma)) for label, excess, sigma in rows}
 
 
 def _profile(tomogram: Tomogram, ball: Ball, offsets_nm: Floats) -> Floats | None:

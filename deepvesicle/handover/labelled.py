@@ -282,6 +282,10 @@ def _by_tomogram(sizes: Sizes, balls: Sequence[Ball]) -> Iterator[Finding]:
         source = f"than their membranes in the tomogram; on the whole by {abs(off):.1f} voxel, of {count} looked at"
         yield _size_finding(severity, which, balls, source)
         return
+    if count < min(FEWEST_FITS, sizes.looked_at):
+        text = f"sizes could not be checked: the tomogram shows the membranes of {count} of {sizes.looked_at} vesicles"
+        remedy = "Look whether the labels fill the vesicles, up to the outer edge of the membrane"
+        yield Finding("sizes_unknown", Severity.NOTE, text, remedy)
     for sign in (-1, 1):
         which = {number: one for number, one, sigma in rows if sign * one >= max(_SINGLE_VOX, _SINGLE_SURE * sigma)}
         if which:

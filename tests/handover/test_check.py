@@ -393,8 +393,10 @@ def test_inverted_contrast_with_labels_of_wrong_size(made: Made, excess: int) ->
 
 def test_noise_alone_says_nothing(made: Made, rng: np.random.Generator) -> None:
     made.grey = rng.normal(size=made.grey.shape).astype(np.float32)
-    made.table = None
     assert made.findings() == []
+    again = good(made.root.with_name("again"))
+    again.grey, again.table = made.grey, None
+    assert summary(again.findings()) == [("sizes_unknown", NOTE, ())]
 
 
 # --- types and shapes of files
