@@ -19,11 +19,12 @@ Triple = tuple[int, int, int]
 Place = tuple[float, float, float]
 
 
-def _compiled(function: Any) -> Any:
+def compiled(function: Any) -> Any:
+    """Compile a function for the types that it is called with."""
     return njit(cache=True, nogil=True, error_model="numpy")(function)
 
 
-@_compiled
+@compiled
 def polar_sums(
     values: Array,
     origin: Floats,
@@ -86,7 +87,7 @@ def polar_sums(
     return sums, numbers
 
 
-@_compiled
+@compiled
 def candidate_sums(distance: Array, match: Array, power: Array, scale: float, first: float, step: float) -> Array:
     """Sums of two tables (p, s) over the patches, at the ray distances (k, p) x scale of each candidate; (2, k)."""
     candidates, patches = distance.shape
@@ -103,7 +104,7 @@ def candidate_sums(distance: Array, match: Array, power: Array, scale: float, fi
     return found
 
 
-@_compiled
+@compiled
 def draw_shell(
     out: Array, mask: Array, table: Array, start: Triple, stop: Triple, centre: Place, radius: float,
     voxel: float, reach: float, step: float, factor: float,
@@ -129,7 +130,7 @@ def draw_shell(
                 out[i, j, k] += factor * ((1 - part) * table[low] + part * table[low + 1]) * mask[i, j, k]
 
 
-@_compiled
+@compiled
 def shell_products(
     pull: Array, mask: Array, table: Array, slope: Array, start: Triple, stop: Triple, centre: Place,
     radius: float, voxel: float, reach: float, step: float,
@@ -169,7 +170,7 @@ def shell_products(
     return found
 
 
-@_compiled
+@compiled
 def knot_products(
     pull: Array, mask: Array, knots: int, start: Triple, stop: Triple, centre: Place, radius: float,
     voxel: float, reach: float, step: float,
@@ -195,7 +196,7 @@ def knot_products(
     return found
 
 
-@_compiled
+@compiled
 def solve(matrix: Floats, vector: Floats) -> Floats:
     """Solve a small symmetric positive definite system by elimination."""
     a, b = matrix.copy(), vector.copy()
@@ -213,7 +214,7 @@ def solve(matrix: Floats, vector: Floats) -> Floats:
     return b
 
 
-@_compiled
+@compiled
 def shell_steps(
     tables: Floats, first: float, spacing: float, patches: Floats, shares: Floats, typical: float, state: Floats,
     target: Floats, prior: Floats, steps: int, tolerance: float, longest: float, chi2_median: float,

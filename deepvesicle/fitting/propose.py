@@ -9,31 +9,29 @@ the same place the one whose surface the mask supports on the larger area stays.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepvesicle.cores import usable_cores
+from deepvesicle.fitting.instances import LIMIT_TOLERANCE, Mapping, spheroids_of
+from deepvesicle.fitting.mask import Box, PackedMask
 from deepvesicle.fitting.shells import broken_shells
-from deepvesicle.fitting.spheroids import Spheroid, fit_spheroid, own_voxels, surface_points
+from deepvesicle.fitting.spheroid_kernels import ball_sums, surface_sums
+from deepvesicle.fitting.spheroids import Spheroid
 from deepvesicle.grid import Grid, Probability
+from deepvesicle.memory import ReadPages
 from deepvesicle.settings import ProposalSettings
 from deepvesicle.vesicles import Status, Vesicles
 
 Floats = NDArray[np.float64]
-Box = tuple[slice, slice, slice]
 
-#: The size limits are applied with this tolerance here, and exactly once the spheres have been refined.
-LIMIT_TOLERANCE = (0.7, 1.3)
-#: A seed is at least this deep in the mask, as a share of the smallest radius; squashed masks are shallow.
-MIN_DEPTH = 0.4
-#: Two seeds are one vesicle if the mask between them is nowhere narrower than this share of the lesser depth.
-NECK = 0.82
 #: A vesicle's mask fills at least this share of a sphere of the smallest radius; less is a speck.
 MIN_VOLUME = 0.2
-#: Height over width of a mask that the seeds are best found in: a little squashed.
-SEED_SQUASH = 1.25
 #: Radius from which a vesicle's mask is expected to be hollow or in pieces at times, nm (outer).
 SMALLEST_BROKEN_NM = 28.0
 #: Such a mask is at least about this thick.
@@ -42,16 +40,12 @@ SHELL_NM = 6.0
 MIN_FILL = 0.5
 #: Candidates of which one has more than this share of its volume in the other claim the same place.
 MAX_OVERLAP = 0.35
-#: Mask voxels further from a centre than this times the radius are no part of that vesicle.
-REACH = 1.6
 #: Where nothing was found at the threshold, faint vesicles are looked for at these shares of it, ...
 FAINT = (0.5, 0.25)
 #: ... this far from those already found, nm.
 FAINT_MARGIN_NM = 3.0
 #: What is just outside a candidate: the last three quarters of this distance, nm.
 OUTSIDE_NM = 8.0
-#: Rounds of sharing out and fitting, and the change (voxels) below which a spheroid has settled.
-ROUNDS, SETTLED = 4, 0.05
 
 
 @dataclass
@@ -116,29 +110,9 @@ def propose(
     r_min = settings.min_radius_nm * LIMIT_TOLERANCE[0] / grid.voxel_nm
     r_max = settings.max_radius_nm * LIMIT_TOLERANCE[1] / grid.voxel_nm
 
-    mask = np.empty(data.shape, dtype=bool)
-    for z in range(len(data)):
-        np.greater(data[z], level, out=mask[z])
-    found = _candidates_of_components(data, mask, level, r_min, r_max)
-    for c in found:
-        _support(c, data, mask, grid.voxel_nm)
-    found += _broken(found, data, mask, grid, r_min, r_max)
-    chosen = _without_conflicts([c for c in found if _plausible(c, grid.voxel_nm, r_min, r_max, settings)])
-    for share in FAINT:
-        for z in range(len(data)):
-            np.greater(data[z], share * level, out=mask[z])
-        for c in chosen:
-            _erase(mask, c.shape, FAINT_MARGIN_NM / grid.voxel_nm)
-        found = _candidates_of_components(data, mask, share * level, r_min, r_max)
-        for c in found:
-            _support(c, data, mask, grid.voxel_nm)
-            c.share = share
-        faint = [c for c in found if _plausible(c, grid.voxel_nm, r_min, r_max, settings)]
-        chosen += [
-            c
-            for c in _without_conflicts(faint)
-            if all(overlap(c.shape, other.shape) <= MAX_OVERLAP for other in chosen)
-        ]
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        search = _Search(data, grid.voxel_nm, level, r_min, r_max, pool.map)
+        chosen = _chosen(search, settings, grid)
     chosen.sort(key=lambda c: tuple(c.shape.centre))
     if not chosen:
         return Vesicles.empty(target)
@@ -160,197 +134,96 @@ def propose(
     )
 
 
-def _candidates_of_components(
-    data: NDArray[Any], mask: NDArray[np.bool_], level: float, r_min: float, r_max: float
-) -> list[Candidate]:
-    """Spheroids of all connected components; holes are filled in `mask` too."""
-    import cc3d
+@dataclass(frozen=True)
+class _Search:
+    """What is searched for what; lengths in voxels."""
 
-    labels, count = cc3d.connected_components(mask, connectivity=6, return_N=True, binary_image=True)
-    if not count:
-        return []
-    statistics = cc3d.statistics(labels)
-    smallest = MIN_VOLUME * 4 / 3 * np.pi * r_min**3
-    found: list[Candidate] = []
-    for label in np.flatnonzero(statistics["voxel_counts"] >= smallest):
-        if label == 0:
-            continue
-        box = tuple(
-            slice(max(0, int(s.start) - 2), min(n, int(s.stop) + 2))
-            for s, n in zip(statistics["bounding_boxes"][label], mask.shape, strict=True)
-        )
-        part = fill_holes(labels[box] == label, r_max)
-        mask[box] |= part
-        offset = np.array([s.start for s in box], dtype=np.float64)
-        for shape in split(part, np.asarray(data[box]), level, r_min):
-            shape.centre = shape.centre + offset
-            found.append(Candidate(shape))
-    return found
+    data: NDArray[Any]
+    voxel_nm: float
+    level: float
+    r_min: float
+    r_max: float
+    mapping: Mapping
+
+    def candidates(self, mask: PackedMask, share: float) -> list[Candidate]:
+        """Spheroids of all connected pieces at a share of the level; holes are filled in `mask` too."""
+        smallest = MIN_VOLUME * 4 / 3 * np.pi * self.r_min**3
+        shapes = spheroids_of(self.data, mask, share * self.level, smallest, self.r_min, self.r_max, self.mapping)
+        return self.supported([Candidate(shape, share=share) for shape in shapes], mask)
+
+    def supported(self, candidates: list[Candidate], mask: PackedMask) -> list[Candidate]:
+        """The same candidates, with what the mask says of each."""
+        pages = ReadPages()
+        for _ in self.mapping(lambda c: _support(c, self.data, mask, self.voxel_nm, pages), candidates):
+            pass
+        return candidates
 
 
-def _erase(mask: NDArray[np.bool_], shape: Spheroid, margin: float) -> None:
+def _chosen(search: _Search, settings: ProposalSettings, grid: Grid) -> list[Candidate]:
+    """The candidates that stay: clear ones first, then faint ones where nothing was found."""
+    mask = PackedMask.above(search.data, search.level)
+    found = search.candidates(mask, 1.0)
+    found += _broken(found, search, mask)
+    chosen = _without_conflicts([c for c in found if _plausible(c, search, settings)])
+    for share in FAINT:
+        mask = PackedMask.above(search.data, share * search.level)
+        for c in chosen:
+            _erase(mask, c.shape, FAINT_MARGIN_NM / grid.voxel_nm)
+        found = search.candidates(mask, share)
+        faint = _without_conflicts([c for c in found if _plausible(c, search, settings)])
+        chosen += _beside(faint, chosen)
+    return chosen
+
+
+def _erase(mask: PackedMask, shape: Spheroid, margin: float) -> None:
     """Take a spheroid out of the mask, and `margin` voxels around it."""
     radius = shape.radius + margin
-    half_height = shape.radius / np.sqrt(shape.squash2) + margin
-    reach = np.array([half_height, radius, radius])
-    low, high = np.floor(shape.centre - reach).astype(int), np.ceil(shape.centre + reach).astype(int) + 1
-    box = tuple(slice(max(0, a), max(0, min(n, b))) for a, b, n in zip(low, high, mask.shape, strict=True))
+    half_height = shape.half_height + margin
+    box = _box_about(shape.centre, np.array([half_height, radius, radius]), mask.shape)
+    if box is None:
+        return
     z, y, x = np.ogrid[box]
     grown = Spheroid(shape.centre, radius, (radius / half_height) ** 2)
-    mask[box] &= grown.distance(z, y, x) > radius
+    mask.keep(box, grown.distance(z, y, x) > radius)
 
 
-def fill_holes(mask: NDArray[np.bool_], largest_radius: float) -> NDArray[np.bool_]:
-    """Fill the lumens of one component: what it closes in 3D, and round holes within z planes.
-
-    The caps of a vesicle are often missing, so that its lumen is open in 3D and closed in the planes only. The gaps
-    that touching vesicles leave between them are closed in planes too, but they are cusped where a lumen is round.
-    """
-    from scipy import ndimage
-
-    filled: NDArray[np.bool_] = ndimage.binary_fill_holes(mask)
-    for z in range(len(filled)):
-        plane = filled[z]
-        holes, count = ndimage.label(ndimage.binary_fill_holes(plane) & ~plane)
-        for i, box in enumerate(ndimage.find_objects(holes), start=1):
-            hole = np.pad(holes[box] == i, 1)
-            area, inscribed = float(hole.sum()), float(ndimage.distance_transform_edt(hole).max())
-            # A one-voxel hole has inscribed radius 1 here: half a voxel less is its true size.
-            round_hole = area <= 1.35 * np.pi * inscribed**2 + 2
-            if round_hole and area <= np.pi * largest_radius**2:
-                plane[box] |= hole[1:-1, 1:-1]
-    return filled
+def _box_about(centre: Floats, reach: Floats, shape: tuple[int, ...]) -> Box | None:
+    """The voxels of a volume within reach of a place along each axis; None where there are none."""
+    low, high = np.floor(centre - reach).astype(int), np.ceil(centre + reach).astype(int) + 1
+    z, y, x = (slice(max(0, int(a)), min(n, int(b))) for a, b, n in zip(low, high, shape, strict=True))
+    return None if z.stop <= z.start or y.stop <= y.start or x.stop <= x.start else (z, y, x)
 
 
-def split(mask: NDArray[np.bool_], data: NDArray[Any], level: float, r_min: float) -> list[Spheroid]:
-    """Spheroids of one component (holes filled), in voxels of its box."""
-    from scipy.spatial import cKDTree
-
-    shapes = _seeds(mask, r_min)
-    moving = np.ones(len(shapes), dtype=bool)
-    for _ in range(ROUNDS):
-        if not moving.any():
-            break
-        centres, radii = np.array([s.centre for s in shapes]), np.array([s.radius for s in shapes])
-        tree = cKDTree(centres)
-        fitted = list(shapes)
-        for i in np.flatnonzero(moving):
-            me = shapes[i]
-            near = np.array(tree.query_ball_point(me.centre, REACH * me.radius + float(radii.max())), dtype=int)
-            gap = np.linalg.norm(centres[near] - me.centre, axis=1) - radii[near]
-            rivals = [shapes[j] for j in near[gap < REACH * me.radius] if j != i]
-            fitted[i] = _fit_share(me, rivals, mask, data, level)
-        shift = np.array([np.linalg.norm(f.centre - s.centre) for f, s in zip(fitted, shapes, strict=True)])
-        change = np.abs(np.array([f.radius for f in fitted]) - radii)
-        kept = _distinct(fitted)
-        # A shape that has settled is fitted again only if it lost a rival, which is rare: then its share is larger.
-        moving = (np.maximum(shift, change) > SETTLED)[kept]
-        shapes = [fitted[i] for i in kept]
-    return shapes
-
-
-def _fit_share(
-    me: Spheroid, near: list[Spheroid], mask: NDArray[np.bool_], data: NDArray[Any], level: float
-) -> Spheroid:
-    """Fit a spheroid to its share of the mask; it stays as it is where that does not determine one."""
-    half = REACH * me.radius + 3
-    box: Box = tuple(  # type: ignore[assignment]
-        slice(max(0, int(np.floor(c - half))), min(n, int(np.ceil(c + half)) + 1))
-        for c, n in zip(me.centre, mask.shape, strict=True)
-    )
-    own = own_voxels(me, near, box, mask[box], reach=REACH)
-    offset = np.array([s.start for s in box], dtype=np.float64)
-    points = surface_points(mask[box], own, data[box], level) + offset
-    fitted = fit_spheroid(points, me)
-    if fitted is None or not 0.5 < fitted.radius / me.radius < 2.0:
-        return me
-    if np.linalg.norm(fitted.centre - me.centre) > me.radius:
-        return me
-    return fitted
-
-
-def _seeds(mask: NDArray[np.bool_], r_min: float) -> list[Spheroid]:
-    """Maxima of the distance transform, those that no neck separates taken together."""
-    from scipy import ndimage
-
-    # The array's own faces are not the end of a vesicle, only of what is known: the transform ignores them.
-    depth = ndimage.distance_transform_edt(mask, sampling=(SEED_SQUASH, 1.0, 1.0)).astype(np.float32)
-    smooth = ndimage.gaussian_filter(depth, 1.0)
-    window = 2 * max(1, round(0.25 * r_min)) + 1
-    peaks = (smooth == ndimage.maximum_filter(smooth, size=window)) & (depth >= MIN_DEPTH * r_min / LIMIT_TOLERANCE[0])
-    places = np.argwhere(peaks)
-    if not len(places):
-        return []
-    values = smooth[tuple(places.T)].astype(np.float64)
-    order = np.argsort(-values, kind="stable")
-    places, values = places[order].astype(np.float64), values[order]
-    kept: list[int] = []
-    for i in range(len(places)):
-        if kept:
-            step = places[kept] - places[i]
-            distance = np.sqrt((SEED_SQUASH * step[:, 0]) ** 2 + step[:, 1] ** 2 + step[:, 2] ** 2)
-            near = np.flatnonzero(distance < 1.5 * values[kept])
-            if any(
-                distance[j] < 0.4 * values[kept[j]] or _neck(smooth, places[i], places[kept[j]]) > NECK * values[i]
-                for j in near
-            ):
-                continue
-        kept.append(i)
-    return [Spheroid(places[i], max(float(values[i]), 1.0), 1.0) for i in kept]
-
-
-def _neck(depth: NDArray[np.float32], a: Floats, b: Floats) -> float:
-    """The least depth on the straight line between two places."""
-    count = max(3, int(np.ceil(2 * np.linalg.norm(b - a))))
-    line = np.rint(a + (b - a) * np.linspace(0, 1, count)[:, None]).astype(int)
-    return float(depth[tuple(line.T)].min())
-
-
-def _distinct(shapes: list[Spheroid]) -> list[int]:
-    """Indices of the spheroids whose centre does not lie deep in a larger one."""
-    from scipy.spatial import cKDTree
-
-    centres, radii = np.array([s.centre for s in shapes]), np.array([s.radius for s in shapes])
-    tree = cKDTree(centres)
-    dropped: set[int] = set()
-    for i in np.argsort(-radii, kind="stable").tolist():
-        if i not in dropped:
-            inside = tree.query_ball_point(centres[i], 0.5 * radii[i])
-            dropped.update(j for j in inside if j != i and radii[j] <= radii[i])
-    return [i for i in range(len(shapes)) if i not in dropped]
-
-
-def _support(candidate: Candidate, data: NDArray[Any], mask: NDArray[np.bool_], voxel_nm: float) -> None:
+def _support(candidate: Candidate, data: NDArray[Any], mask: PackedMask, voxel_nm: float, pages: ReadPages) -> None:
     """Measure fill, score, volume, the share inside and the supported surface of a candidate in its box."""
     shape = candidate.shape
     beyond = OUTSIDE_NM / voxel_nm
-    low = np.floor(shape.centre - shape.radius - beyond).astype(int)
-    high = np.ceil(shape.centre + shape.radius + beyond).astype(int) + 1
-    box = tuple(slice(max(0, a), max(0, min(n, b))) for a, b, n in zip(low, high, mask.shape, strict=True))
-    z, y, x = np.ogrid[box]
-    distance = shape.distance(z, y, x)
-    ball = distance <= shape.radius
-    rim = (distance > shape.radius + 0.25 * beyond) & (distance <= shape.radius + beyond)
-    count = int(ball.sum())
+    box = _box_about(shape.centre, np.full(3, shape.radius + beyond), mask.shape)
+    if box is None:
+        return
+    part, values = mask.box(box), np.ascontiguousarray(data[box], dtype=np.float32)
+    pages.note(data, values.shape)
+    first = np.array([s.start for s in box] + [0, 0], dtype=np.float64)
+    count, volume, total, rim, rim_total = ball_sums(values, part, shape.row() - first, beyond).tolist()
     if not count:
         return
-    half_height = shape.radius / np.sqrt(shape.squash2)
-    candidate.volume = float(mask[box][ball].sum())
-    candidate.fill = candidate.volume / count
-    candidate.score = float(data[box][ball].mean(dtype=np.float64))
-    candidate.outside = float(data[box][rim].mean(dtype=np.float64)) if rim.any() else 0.0
-    candidate.inside = min(1.0, count / (4 / 3 * np.pi * shape.radius**2 * half_height))
+    candidate.volume = volume
+    candidate.fill = volume / count
+    candidate.score = total / count
+    candidate.outside = rim_total / rim if rim else 0.0
+    candidate.inside = min(1.0, count / (4 / 3 * np.pi * shape.radius**2 * shape.half_height))
     candidate.support, candidate.purity = surface_support(shape, mask, SHELL_NM / voxel_nm)
 
 
 #: Directions (z, y, x) spread evenly over the sphere (a Fibonacci spiral), the unresolved caps left out.
+@lru_cache(maxsize=1)
 def _directions(count: int = 300, highest: float = 0.8) -> Floats:
     z = np.linspace(-highest, highest, count)
     angle = np.pi * (1 + 5**0.5) * np.arange(count)
     return np.column_stack([z, np.sqrt(1 - z**2) * np.sin(angle), np.sqrt(1 - z**2) * np.cos(angle)])
 
 
-def surface_support(shape: Spheroid, mask: NDArray[np.bool_], depth: float) -> tuple[float, float]:
+def surface_support(shape: Spheroid, mask: PackedMask, depth: float) -> tuple[float, float]:
     """Share of a spheroid's surface (caps left out) at which the mask ends, and how seldom it goes on beyond.
 
     Along each direction the mask must be mostly there just inside the surface and mostly absent just outside it.
@@ -361,43 +234,50 @@ def surface_support(shape: Spheroid, mask: NDArray[np.bool_], depth: float) -> t
     width = float(np.clip(0.15 * shape.radius, 1.5, max(depth, 1.5)))
     steps = np.array([-1.0, -0.6, -0.2, 0.2, 0.6, 1.0]) * width
     steps = np.concatenate([steps[:3] - 0.5, steps[3:] + 0.5]) / shape.radius
-    points = shape.centre + shape.radius * directions[:, None, :] * (1 + steps)[None, :, None]
-    index = np.rint(points).astype(int)
-    known = np.all((index >= 0) & (index < mask.shape), axis=2)
-    index = np.clip(index, 0, np.array(mask.shape) - 1)
-    values = mask[index[..., 0], index[..., 1], index[..., 2]]
-    usable = known.all(axis=1)
-    within, beyond = values[:, :3].sum(axis=1) >= 2, values[:, 3:].sum(axis=1) >= 2
-    ends, goes_on = (within & ~beyond & usable).sum(), (beyond & usable).sum()
-    support = float(ends / max(usable.sum(), 0.1 * len(usable)))
-    return support, float(ends / max(ends + goes_on, 1))
+    furthest = max(shape.radius, shape.half_height) * (1 + float(steps[-1])) + 1
+    box = _box_about(shape.centre, np.full(3, furthest), mask.shape)
+    if box is None:
+        return 0.0, 0.0
+    first, size = np.array([s.start for s in box], dtype=np.float64), np.array(mask.shape, dtype=np.float64)
+    ends, goes_on, usable = surface_sums(mask.box(box), first, size, shape.row(), directions, steps).tolist()
+    return float(ends / max(usable, 0.1 * len(directions))), float(ends / max(ends + goes_on, 1))
 
 
-def _plausible(candidate: Candidate, voxel_nm: float, r_min: float, r_max: float, settings: ProposalSettings) -> bool:
+def _plausible(candidate: Candidate, search: _Search, settings: ProposalSettings) -> bool:
     """Whether size, place and filling are possible for a vesicle."""
     radius = candidate.shape.radius
     return (
-        r_min <= radius <= r_max
+        search.r_min <= radius <= search.r_max
         and candidate.inside >= settings.min_inside_fraction * LIMIT_TOLERANCE[0]
-        and (candidate.fill >= MIN_FILL or radius * voxel_nm >= SMALLEST_BROKEN_NM)
-        and candidate.volume >= MIN_VOLUME * 4 / 3 * np.pi * r_min**3 * candidate.inside
+        and (candidate.fill >= MIN_FILL or radius * search.voxel_nm >= SMALLEST_BROKEN_NM)
+        and candidate.volume >= MIN_VOLUME * 4 / 3 * np.pi * search.r_min**3 * candidate.inside
     )
 
 
-def _broken(
-    found: list[Candidate], data: NDArray[Any], mask: NDArray[np.bool_], grid: Grid, r_min: float, r_max: float
-) -> list[Candidate]:
+def _broken(found: list[Candidate], search: _Search, mask: PackedMask) -> list[Candidate]:
     """Candidates for large vesicles that the mask shows as a shell or in pieces."""
     whole = [c.shape for c in found if c.support >= 0.6]
-    candidates = []
-    smallest = max(2 * r_min, SMALLEST_BROKEN_NM / grid.voxel_nm)
-    for shape in broken_shells(mask, smallest=smallest, largest=r_max, known=whole):
-        candidate = Candidate(shape)
-        _support(candidate, data, mask, grid.voxel_nm)
-        # A hollow shell fills little of its sphere: its surface speaks for it.
-        if candidate.support >= 0.25 and candidate.purity >= 0.6:
-            candidates.append(candidate)
-    return candidates
+    smallest = max(2 * search.r_min, SMALLEST_BROKEN_NM / search.voxel_nm)
+    shapes = broken_shells(mask, smallest=smallest, largest=search.r_max, known=whole, mapping=search.mapping)
+    candidates = search.supported([Candidate(shape) for shape in shapes], mask)
+    # A hollow shell fills little of its sphere: its surface speaks for it.
+    return [c for c in candidates if c.support >= 0.25 and c.purity >= 0.6]
+
+
+def _beside(candidates: list[Candidate], others: list[Candidate]) -> list[Candidate]:
+    """Those candidates whose place no other claims."""
+    from scipy.spatial import cKDTree
+
+    if not others or not candidates:
+        return candidates
+    tree = cKDTree([c.shape.centre for c in others])
+    largest = max(c.shape.radius for c in others)
+    found = []
+    for c in candidates:
+        near = tree.query_ball_point(c.shape.centre, c.shape.radius + largest)
+        if all(overlap(c.shape, others[j].shape) <= MAX_OVERLAP for j in near):
+            found.append(c)
+    return found
 
 
 def _without_conflicts(candidates: list[Candidate]) -> list[Candidate]:

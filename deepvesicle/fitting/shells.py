@@ -7,15 +7,20 @@ cost goes with the surface of the mask. Normals of a hollow shell's inner surfac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
-from deepvesicle.fitting.spheroids import Spheroid, fit_spheroid
+from deepvesicle.fitting.mask import PackedMask
+from deepvesicle.fitting.shell_votes import bin_counts, cast_votes, shell_about, surface_voxels, vote_peaks
+from deepvesicle.fitting.spheroids import SPHEROID_FIT, Spheroid
 
 Floats = NDArray[np.float64]
+Mapping = Callable[..., Iterable[Any]]
 
 #: Factor between neighbouring radii of the ladder.
 LADDER = 1.12
@@ -25,20 +30,31 @@ CELL = 0.25
 STRETCHES = (1.0, 1.4)
 #: A centre needs votes from this share of a full sphere's surface.
 MIN_VOTES = 0.2
+#: Rounds of the fit: which distances from a centre count, as shares of the radius; from a coarse vote to a surface.
+_WITHIN = np.array([(0.7, 1.35), (0.82, 1.22), (0.88, 1.14)])
+#: Binned voxels whose surface is looked for at a time.
+SLAB_VOXELS = 1 << 23
 
 
 def broken_shells(
-    mask: NDArray[np.bool_], *, smallest: float, largest: float, known: Sequence[Spheroid] = ()
+    mask: PackedMask,
+    *,
+    smallest: float,
+    largest: float,
+    known: Sequence[Spheroid] = (),
+    mapping: Mapping = map,
 ) -> list[Spheroid]:
     """Find large spheres whose outer surface the mask shows in part.
 
     Parameters
     ----------
-    mask : bool array (z, y, x)
+    mask : PackedMask
     smallest, largest : float
         Range of radii, voxels.
     known : sequence of Spheroid
         Those found already, which need not be found again.
+    mapping : callable
+        `map`, or that of a pool of threads.
 
     Returns
     -------
@@ -48,61 +64,109 @@ def broken_shells(
     if largest <= smallest or not mask.any():
         return []
     bin_by = max(1, int(smallest // 6))
-    points, outward = _surface(mask, bin_by)
-    if len(points) < 30:
+    surface = _Surface.of(mask, bin_by, mapping)
+    if len(surface.points) < 30:
         return []
-    shape = np.array(mask.shape) / bin_by
-    peaks: list[tuple[float, Spheroid]] = []
+    ladder = []
     for stretch in STRETCHES:
-        scale = np.array([stretch, 1.0, 1.0])
-        normals = _stretched(outward, stretch)
         radius = smallest / bin_by
         while radius <= largest / bin_by * LADDER:
-            for share, centre in _peaks_at(points * scale, normals, radius, shape * scale):
-                peaks.append((share, Spheroid(centre / scale, radius, stretch**2)))
+            ladder.append((stretch, radius))
             radius *= LADDER
+    # One after the other: the votes take the most memory of all this.
+    peaks = [peak for stretch, radius in ladder for peak in _peaks_at(surface, radius, stretch)]
     peaks.sort(key=lambda p: -p[0])
-    tree = cKDTree(points)
-    kept: list[Spheroid] = []
     # Binned voxel i covers voxels i * b .. i * b + b - 1, so its centre lies (b - 1) / 2 further on.
     shift = (bin_by - 1) / 2
-    seen = [Spheroid((k.centre - shift) / bin_by, k.radius / bin_by, k.squash2) for k in known]
-    for _, start in peaks:
-        # A vote's cell is coarse, so what is taken for known here is generous; a refined one is compared strictly.
-        if _is_among(start, seen, 0.3, 0.3):
-            continue
-        refined = _refined(points, outward, tree, start)
+    seen = _Places(largest / bin_by)
+    for k in known:
+        seen.add(Spheroid((k.centre - shift) / bin_by, k.radius / bin_by, k.squash2))
+    # A vote's cell is coarse, so what is taken for known here is generous; a refined one is compared strictly.
+    starts = [start for _, start in peaks if not seen.has(start, 0.3, 0.3)]
+    kept: list[Spheroid] = []
+    for refined in mapping(surface.refined, starts):
         if refined is None or not smallest <= refined.radius * bin_by <= largest:
             continue
-        if not _is_among(refined, seen + kept, 0.2, 0.15):
+        if not seen.has(refined, 0.2, 0.15):
+            seen.add(refined)
             kept.append(refined)
     return [Spheroid(k.centre * bin_by + shift, k.radius * bin_by, k.squash2) for k in kept]
 
 
-def _stretched(normals: Floats, stretch: float) -> Floats:
-    """Unit normals of a surface once space is stretched along z."""
-    changed = normals / np.array([stretch, 1.0, 1.0])
-    return np.asarray(changed / np.linalg.norm(changed, axis=1, keepdims=True))
+class _Places:
+    """Spheroids, to be asked for those near a place."""
+
+    def __init__(self, cell: float) -> None:
+        self._cell = cell
+        self._members: dict[tuple[int, ...], list[Spheroid]] = {}
+
+    def _key(self, centre: Floats) -> tuple[int, ...]:
+        return tuple(np.floor(centre / self._cell).astype(int).tolist())
+
+    def add(self, shape: Spheroid) -> None:
+        """One more."""
+        self._members.setdefault(self._key(shape.centre), []).append(shape)
+
+    def has(self, shape: Spheroid, far: float, larger: float) -> bool:
+        """Whether there is one of nearly the same centre and radius (as shares of its radius)."""
+        z, y, x = self._key(shape.centre)
+        return any(
+            abs(shape.radius / o.radius - 1) <= larger and np.linalg.norm(shape.centre - o.centre) <= far * o.radius
+            for dz, dy, dx in product((-1, 0, 1), repeat=3)
+            for o in self._members.get((z + dz, y + dy, x + dx), ())
+        )
 
 
-def _is_among(shape: Spheroid, others: list[Spheroid], far: float, larger: float) -> bool:
-    """Whether one of the others has nearly the same centre and radius (as shares of its radius)."""
-    return any(
-        abs(shape.radius / o.radius - 1) <= larger and np.linalg.norm(shape.centre - o.centre) <= far * o.radius
-        for o in others
-    )
+@dataclass(frozen=True, eq=False)
+class _Surface:
+    """Places (N, 3) on the surface of a binned mask, in its voxels, and their outward unit normals."""
+
+    points: NDArray[np.float32]
+    outward: NDArray[np.float32]
+    rows: NDArray[np.int64]  # first place of each row (z, y) of voxels
+    shape: tuple[int, int, int]
+    size: Floats  # of the mask, binned voxels, not rounded
+
+    @classmethod
+    def of(cls, mask: PackedMask, bin_by: int, mapping: Mapping) -> _Surface:
+        """Find it, slab by slab."""
+        nz, ny, nx = (max(1, n // bin_by) for n in mask.shape)
+        counts = np.zeros((nz, ny, nx), dtype=np.uint16)
+        bin_counts(mask.bits, bin_by, counts)
+        full = float(np.prod([min(bin_by, n) for n in mask.shape]))
+        step = max(1, SLAB_VOXELS // (ny * nx))
+        slabs = [(first, min(nz, first + step)) for first in range(0, nz, step)]
+        parts = list(mapping(lambda slab: _surface_of_slab(counts, full, *slab), slabs))
+        points = np.concatenate([part[0] for part in parts])
+        outward = np.concatenate([part[1] for part in parts])
+        rows = np.concatenate([[0], np.cumsum(np.concatenate([part[2] for part in parts]))])
+        return cls(points, outward, rows, (nz, ny, nx), np.array(mask.shape) / bin_by)
+
+    def refined(self, start: Spheroid) -> Spheroid | None:
+        """Fit to the surface points near a sphere whose normals point away from its centre."""
+        good, row = shell_about(self.points, self.outward, self.rows, self.shape, start.row(), _WITHIN, SPHEROID_FIT)
+        return Spheroid.of_row(row) if good else None
 
 
-def _surface(mask: NDArray[np.bool_], bin_by: int) -> tuple[Floats, Floats]:
-    """Surface points (N, 3) of the binned mask and their outward unit normals."""
+def _surface_of_slab(
+    counts: NDArray[np.uint16], full: float, first: int, last: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    """Places and normals of sections `first` to before `last`, and how many are in each row."""
     from scipy import ndimage
 
-    share = _binned(mask, bin_by)
-    inside = share >= 0.5
-    surface = inside & ~ndimage.binary_erosion(inside, border_value=1)
-    smooth = ndimage.gaussian_filter(share, 1.0)
-    at = np.argwhere(surface)
-    top = np.array(share.shape) - 1
+    nz, ny, nx = counts.shape
+    # As far as the Gaussian reaches, and one more for the slope.
+    low, high = max(0, first - 5), min(nz, last + 5)
+    rows = np.zeros((high - low) * ny + 1, dtype=np.int64)
+    none = np.empty((0, 3), dtype=np.int32)
+    part = counts[low:high]
+    at = np.empty((surface_voxels(part, full, first - low, last - low, rows, none), 3), dtype=np.int32)
+    if not len(at):
+        empty = np.empty((0, 3), dtype=np.float32)
+        return empty, empty, np.zeros((last - first) * ny, dtype=np.int64)
+    surface_voxels(part, full, first - low, last - low, rows, at)
+    smooth = ndimage.gaussian_filter(part.astype(np.float32) / np.float32(full), 1.0)
+    top = np.array(part.shape) - 1
     normals = np.empty(at.shape)
     for axis in range(3):
         step = np.eye(3, dtype=int)[axis]
@@ -111,56 +175,21 @@ def _surface(mask: NDArray[np.bool_], bin_by: int) -> tuple[Floats, Floats]:
     length = np.linalg.norm(normals, axis=1)
     good = length > 1e-3
     normals = normals[good] / length[good, None]
+    at = at[good] + [low, 0, 0]
+    numbers = np.bincount((at[:, 0] - first) * ny + at[:, 1], minlength=(last - first) * ny)
     # The voxels of the surface layer are inside: the surface is about half a voxel further out.
-    return at[good] + 0.5 * normals, normals
+    return (at + 0.5 * normals).astype(np.float32), normals.astype(np.float32), numbers.astype(np.int64)
 
 
-def _binned(mask: NDArray[np.bool_], bin_by: int) -> NDArray[np.float32]:
-    """Share of mask in blocks of `bin_by` voxels a side; incomplete blocks at the high end are left out."""
-    nz, ny, nx = (max(1, n // bin_by) for n in mask.shape)
-    out = np.zeros((nz, ny, nx), dtype=np.float32)
-    for k in range(nz):
-        slab = mask[k * bin_by : (k + 1) * bin_by, : ny * bin_by, : nx * bin_by].sum(axis=0, dtype=np.float32)
-        b_y, b_x = min(bin_by, slab.shape[0]), min(bin_by, slab.shape[1])
-        out[k] = slab.reshape(ny, b_y, nx, b_x).sum(axis=(1, 3)) / (b_y * b_x * min(bin_by, mask.shape[0]))
-    return out
-
-
-def _peaks_at(points: Floats, outward: Floats, radius: float, shape: Floats) -> list[tuple[float, Floats]]:
-    """Centres of spheres of one radius, each with its share of a whole sphere's votes."""
-    from scipy import ndimage
-
+def _peaks_at(surface: _Surface, radius: float, stretch: float) -> list[tuple[float, Spheroid]]:
+    """Spheres of one radius, each with its share of a whole sphere's votes."""
     cell = CELL * radius
     low = -0.5 * radius
-    cells = np.ceil((shape + radius) / cell).astype(int) + 1
-    votes = points - radius * outward
-    index = np.floor((votes - low) / cell).astype(int)
-    good = np.all((index >= 0) & (index < cells), axis=1)
-    flat = np.ravel_multi_index(tuple(index[good].T), tuple(cells))
-    counts = np.bincount(flat, minlength=int(np.prod(cells))).reshape(tuple(cells)).astype(np.float32)
-    around = ndimage.uniform_filter(counts, 3, mode="constant") * 27
-    share = around / (4 * np.pi * radius**2)
-    peak = (share >= MIN_VOTES) & (share == ndimage.maximum_filter(share, 3))
-    result = []
-    for at in np.argwhere(peak):
-        first = np.maximum(at - 1, 0)
-        block = counts[tuple(slice(a, b + 2) for a, b in zip(first, at, strict=True))]
-        middle = np.array(ndimage.center_of_mass(block)) + first + 0.5
-        result.append((float(share[tuple(at)]), low + cell * middle))
-    return result
-
-
-def _refined(points: Floats, outward: Floats, tree: cKDTree, start: Spheroid) -> Spheroid | None:
-    """Fit to the surface points near the sphere whose normals point away from its centre."""
-    for inner, outer in ((0.7, 1.35), (0.82, 1.22), (0.88, 1.14)):  # from a coarse vote to a surface
-        index = np.array(tree.query_ball_point(start.centre, 1.5 * start.radius), dtype=int)
-        stretch = np.sqrt(start.squash2)
-        step = (points[index] - start.centre) * np.array([stretch, 1.0, 1.0])
-        distance = np.linalg.norm(step, axis=1)
-        near = (distance > inner * start.radius) & (distance < outer * start.radius)
-        near &= np.sum(step * _stretched(outward[index], stretch), axis=1) > 0.7 * distance
-        fitted = fit_spheroid(points[index[near]], start)
-        if fitted is None or np.linalg.norm(fitted.centre - start.centre) > 0.6 * start.radius:
-            return None
-        start = fitted
-    return start
+    scale = np.array([stretch, 1.0, 1.0])
+    cells = np.ceil((surface.size * scale + radius) / cell).astype(int) + 1
+    votes = np.zeros(tuple(cells), dtype=np.uint16)
+    cast_votes(surface.points, surface.outward, stretch, radius, low, cell, votes)
+    whole = 4 * np.pi * radius**2
+    sums, places = vote_peaks(votes, MIN_VOTES * whole)
+    centres = (low + cell * (places + 0.5)) / scale
+    return [(float(s / whole), Spheroid(c, radius, stretch**2)) for s, c in zip(sums, centres, strict=True)]

@@ -7,11 +7,12 @@ centre is the centre of symmetry, and the squash is a free number that absorbs w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from deepvesicle.fitting.spheroid_kernels import spheroid_through
 
 Floats = NDArray[np.float64]
 
@@ -19,6 +20,8 @@ Floats = NDArray[np.float64]
 SQUASH2_PRIOR, SQUASH2_RANGE = 1.2, (0.8, 5.0)
 #: Weight of that start, as a share of the points.
 PRIOR_WEIGHT = 0.002
+#: What the compiled loops need for a fit: rounds of reweighting, and the above.
+SPHEROID_FIT = (6, SQUASH2_PRIOR, PRIOR_WEIGHT, *SQUASH2_RANGE)
 
 
 @dataclass
@@ -44,45 +47,22 @@ class Spheroid:
         cz, cy, cx = self.centre
         return np.asarray(np.sqrt(self.squash2 * (z - cz) ** 2 + (y - cy) ** 2 + (x - cx) ** 2))
 
+    def row(self) -> Floats:
+        """As the compiled loops have it: centre, radius and squash2 (5,)."""
+        return np.array([*self.centre, self.radius, self.squash2], dtype=np.float64)
 
-def surface_points(mask: NDArray[np.bool_], own: NDArray[np.bool_], probability: Floats, threshold: float) -> Floats:
-    """Where the probability crosses the threshold, on the lines from voxels of an instance to the background.
+    @classmethod
+    def of_row(cls, row: Floats) -> Spheroid:
+        """From what `row` gives."""
+        return cls(row[:3].copy(), float(row[3]), float(row[4]))
 
-    Parameters
-    ----------
-    mask, own : bool arrays (z, y, x)
-        All instances together (holes filled); the one whose surface is wanted. Contacts with other instances and the
-        array's faces are no surface.
-    probability : array (z, y, x)
-    threshold : float
-        In the probability's unit.
-
-    Returns
-    -------
-    float array (N, 3)
-        Points z, y, x, between voxel centres (linear interpolation).
-    """
-    found = []
-    for axis in range(3):
-        first = tuple(slice(None, -1) if a == axis else slice(None) for a in range(3))
-        last = tuple(slice(1, None) if a == axis else slice(None) for a in range(3))
-        for step, here, there in ((1, first, last), (-1, last, first)):
-            at = np.argwhere(own[here] & ~mask[there])
-            if not len(at):
-                continue
-            place = tuple(at.T)
-            inner, outer = probability[here][place].astype(np.float64), probability[there][place].astype(np.float64)
-            # In a filled hole the inner value lies below the threshold: take the middle there.
-            drop = inner - outer
-            crosses = (inner > threshold) & (drop > 0)
-            fraction = np.where(crosses, (inner - threshold) / np.where(crosses, drop, 1.0), 0.5)
-            points = at.astype(np.float64)
-            points[:, axis] += (0.0 if step == 1 else 1.0) + step * fraction
-            found.append(points)
-    return np.concatenate(found) if found else np.zeros((0, 3))
+    @property
+    def half_height(self) -> float:
+        """Half of its extent along z."""
+        return float(self.radius / np.sqrt(self.squash2))
 
 
-def fit_spheroid(points: Floats, start: Spheroid, rounds: int = 6) -> Spheroid | None:
+def fit_spheroid(points: Floats, start: Spheroid) -> Spheroid | None:
     """Robust least-squares spheroid through surface points.
 
     With the squash ``q`` free the surface ``x**2 + y**2 + q z**2 = 2 a x + 2 b y + 2 c z + k`` is linear in its five
@@ -94,74 +74,12 @@ def fit_spheroid(points: Floats, start: Spheroid, rounds: int = 6) -> Spheroid |
         z, y, x, voxels.
     start : Spheroid
         First guess; points whose distance from its centre is far from its radius count less from the beginning.
-    rounds : int
-        Number of reweightings.
 
     Returns
     -------
     Spheroid or None
         None where the points do not determine one.
     """
-    if len(points) < 12:
-        return None
-    scale = start.radius
-    u = (points - start.centre) / scale
-    uz, uy, ux = u.T
-    rho = np.sqrt(ux**2 + uy**2 + start.squash2 * uz**2)
-    weights = _tukey(rho - np.median(rho), 0.6)
-    ridge = np.zeros((1, 5))
-    target = np.zeros(1)
-    b_z, b_y, b_x, q, k = 0.0, 0.0, 0.0, start.squash2, 1.0
-    for _ in range(rounds):
-        total = weights.sum()
-        if total < 8:
-            return None
-        # The squash is weakly known where a cap is missing: a faint prior holds it there and nowhere else.
-        ridge[0, 3] = np.sqrt(PRIOR_WEIGHT * total)
-        target[0] = ridge[0, 3] * SQUASH2_PRIOR
-        root = np.sqrt(weights)
-        design = np.column_stack([2 * uz, 2 * uy, 2 * ux, -(uz**2), np.ones_like(uz)]) * root[:, None]
-        right = (ux**2 + uy**2) * root
-        b_z, b_y, b_x, q, k = np.linalg.lstsq(np.vstack([design, ridge]), np.append(right, target), rcond=None)[0]
-        if not SQUASH2_RANGE[0] <= q <= SQUASH2_RANGE[1]:
-            q = float(np.clip(q, *SQUASH2_RANGE))
-            reduced = np.delete(design, 3, axis=1)
-            b_z, b_y, b_x, k = np.linalg.lstsq(reduced, right + q * uz**2 * root, rcond=None)[0]
-        square = k + b_y**2 + b_x**2 + b_z**2 / q
-        if not np.isfinite(square) or square <= 0.01:
-            return None
-        radius = np.sqrt(square)
-        residual = np.sqrt(q * (uz - b_z / q) ** 2 + (uy - b_y) ** 2 + (ux - b_x) ** 2) - radius
-        spread = 1.4826 * np.median(np.abs(residual[weights > 0])) if np.any(weights > 0) else 0.1
-        weights = _tukey(residual, max(4.0 * spread, 0.08 * radius))
-    centre = start.centre + scale * np.array([b_z / q, b_y, b_x])
-    return Spheroid(centre, float(scale * radius), float(q))
-
-
-def own_voxels(
-    me: Spheroid, others: Sequence[Spheroid], box: tuple[slice, slice, slice], mask: NDArray[np.bool_], reach: float
-) -> NDArray[np.bool_]:
-    """Mask voxels of a box that belong to a spheroid rather than to a neighbour.
-
-    Parameters
-    ----------
-    me, others : Spheroid
-        A voxel belongs to the spheroid to whose surface it is nearest (or inside which it lies deepest).
-    box : slices
-        Of the array that the spheroids' centres refer to.
-    mask : bool array
-        That part of the mask.
-    reach : float
-        Voxels further than this times the radius from the centre belong to nobody.
-    """
-    z, y, x = np.ogrid[box]
-    mine = me.distance(z, y, x) - me.radius
-    own = mask & (mine <= (reach - 1) * me.radius)
-    for other in others:
-        own &= mine <= other.distance(z, y, x) - other.radius
-    return np.asarray(own)
-
-
-def _tukey(residual: Floats, width: float) -> Floats:
-    """Biweight: 1 at zero residual, 0 beyond `width`."""
-    return np.asarray(np.clip(1 - (residual / width) ** 2, 0, None) ** 2)
+    points = np.ascontiguousarray(points, dtype=np.float64)
+    good, row = spheroid_through(points, start.row(), *SPHEROID_FIT)
+    return Spheroid.of_row(row) if good else None

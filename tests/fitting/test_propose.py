@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deepvesicle.fitting.propose import fill_holes, overlap, propose
+from deepvesicle.fitting.instances import fill_holes
+from deepvesicle.fitting.mask import PackedMask
+from deepvesicle.fitting.propose import overlap, propose
 from deepvesicle.fitting.shells import broken_shells
 from deepvesicle.fitting.spheroids import Spheroid, fit_spheroid
 from deepvesicle.grid import Grid, Probability
@@ -161,10 +163,10 @@ def test_broken_shells_are_found_by_their_surface(rng: np.random.Generator) -> N
     z, y, x = np.indices((70, 95, 88))
     d = np.sqrt((z - 33.3) ** 2 + (y - 50.6) ** 2 + (x - 41.2) ** 2)
     mask = (np.abs(d - 24) <= 2) & (y > 40) | (np.abs(d - 24) <= 2) & (x < 30)
-    best = broken_shells(mask, smallest=13, largest=45)[0]
+    best = broken_shells(PackedMask.of(mask), smallest=13, largest=45)[0]
     np.testing.assert_allclose(best.centre, [33.3, 50.6, 41.2], atol=1.0)
     assert best.radius == pytest.approx(26, abs=1.0)
-    assert broken_shells(np.zeros((20, 30, 25), dtype=bool), smallest=5, largest=9) == []
+    assert broken_shells(PackedMask((20, 30, 25)), smallest=5, largest=9) == []
 
 
 def test_overlap_is_the_volume_of_the_lens() -> None:
