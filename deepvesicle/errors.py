@@ -81,6 +81,17 @@ class OutputExistsError(UsageError):
     """An output file exists and --overwrite was not given."""
 
 
+class NoSpaceError(DeepVesicleError):
+    """The disk is full, or will be."""
+
+    exit_code = 3
+
+    @classmethod
+    def of(cls, path: object) -> NoSpaceError:
+        """A file that could not be written to its end."""
+        return cls(f"cannot write {path}: the disk is full", remedy="Make room, or choose another place with -o")
+
+
 class PartialFailure(DeepVesicleError):
     """Some of several tomograms failed; the others are done."""
 
