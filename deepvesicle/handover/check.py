@@ -26,7 +26,7 @@ Kinds of findings, and how bad they are:
 | ``too_large`` | ... outside it by 0.75 voxels | warning |
 | ``sizes_unknown`` | there is no table, and the tomogram shows too few of the membranes | note |
 | ``table`` | vesicles.csv is of other labels, or cannot be read | warning |
-| ``layers`` | the cytosol does not reach 250 nm from the membrane | note |
+| ``layers`` | the cytosol does not reach 250 nm from the membrane, and the volume does | note |
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from deepvesicle.files.quality import contrast_sign
 from deepvesicle.grid import Grid, Tomogram
@@ -306,33 +307,32 @@ def _size_finding(severity: Severity, excess: Mapping[int, float], balls: Sequen
 
 
 def layer_findings(labelled: Labelled) -> Iterator[Finding]:
-    """Whether the cytosol goes far enough from the membrane for Pyto's layers."""
-    info = labelled.info
+    """Whether the cytosol goes far enough from the membrane for Pyto's layers, if the volume does."""
+    info, grid = labelled.info, labelled.grid
     if info.distance_id is None or info.segmentation_region is None:
         return
     if not (labelled.having(Role.CYTOSOL) and info.distance_id in labelled.having(Role.BOUNDARY)):
         return
-    reach_nm, place = _reach(labelled, info.distance_id, info.segmentation_region)
+    membrane = KDTree(_some_points(labelled.data, labelled.census, info.distance_id))
+    corners = np.array(np.meshgrid(*((0, n - 1) for n in grid.shape_zyx))).reshape(3, -1).T
+    if float(grid.length_to_nm(membrane.query(corners)[0].max())) < LAYERS_NM:
+        return
+    reach_nm, place = _reach(labelled, membrane, info.segmentation_region)
     if reach_nm < LAYERS_NM:
-        text = (
-            f"the cytosol reaches {reach_nm:.0f} nm from the membrane, and Pyto's layers have to span {LAYERS_NM:.0f}"
-        )
-        remedy = "Crop less, or draw the cytosol farther, if distances to the active zone matter"
+        text = f"the cytosol reaches {reach_nm:.0f} nm from the membrane; Pyto's layers have to span {LAYERS_NM:.0f} nm"
+        remedy = "Draw the cytosol farther, if distances to the active zone matter"
         yield Finding("layers", Severity.NOTE, text, remedy, (info.segmentation_region,), place)
 
 
-def _reach(labelled: Labelled, membrane: int, cytosol: int) -> tuple[float, Floats]:
+def _reach(labelled: Labelled, membrane: KDTree, cytosol: int) -> tuple[float, Floats]:
     """The largest distance of cytosol from the membrane (nm), and where: on lattices that get finer at its best."""
-    from scipy.spatial import KDTree
-
     data, census = labelled.data, labelled.census
-    tree = KDTree(_some_points(data, census, membrane))
     step = max(1, round((census.voxels[cytosol] / _LATTICE_POINTS) ** (1 / 3)))
     points = _on_lattice(data, census.box(cytosol), step, cytosol)
     if not len(points):
         points = census.middles([cytosol])
     while True:
-        distances = tree.query(points)[0]
+        distances = membrane.query(points)[0]
         best = int(np.argmax(distances))
         reach_nm = float(labelled.grid.length_to_nm(distances[best]))
         if step == 1 or reach_nm >= LAYERS_NM:
