@@ -148,8 +148,6 @@ def test_all_but_the_bad_one_are_done(batch: Batch) -> None:
     assert batch.code == 4, batch.said
     assert batch.states() == {"bad": "failed", **dict.fromkeys(FLIPS, "done")}
     assert "1 of 6 tomograms failed: bad" in batch.said and "bad.mrc is truncated" in batch.said
-    plain, mirrored = (read_vesicles_csv(batch.out / name / f"{name}_vesicles.csv") for name in ("plain", "x"))
-    assert 3 < plain.accepted.sum() and abs(int(plain.accepted.sum()) - int(mirrored.accepted.sum())) <= 2
 
 
 def test_the_results_are_right(batch: Batch) -> None:
