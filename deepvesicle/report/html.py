@@ -46,8 +46,9 @@ from deepvesicle.report.page_images import (
 )
 from deepvesicle.vesicles import Vesicles
 
-#: The file stays below this, and what of it views of vesicles and xz planes may take.
-MOST_BYTES, VIEW_BYTES, XZ_SHARE = 14_500_000, 3_500_000, 0.25
+#: The file stays below this, so that it opens at once and can be mailed; what views of vesicles may take, and the share
+#: of the rest for xz planes.
+MOST_BYTES, VIEW_BYTES, XZ_SHARE = 11_000_000, 3_500_000, 0.3
 #: In base64 three bytes become four.
 _BASE64 = 4 / 3
 STYLES = ("style.css",)

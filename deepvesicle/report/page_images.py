@@ -22,7 +22,7 @@ SLAB_NM = 8.0
 #: Percentiles of grey values that are shown black and white.
 PERCENTILES = (0.5, 99.5)
 #: Distance of shown planes, nm, if the size of the file allows it, and their number.
-SPACING_NM, MOST_PLANES, FEWEST_PLANES = {"xy": 7.0, "xz": 25.0}, {"xy": 80, "xz": 40}, 12
+SPACING_NM, MOST_PLANES, FEWEST_PLANES = {"xy": 7.0, "xz": 25.0}, {"xy": 72, "xz": 72}, 12
 #: Longest and least edge of a plane, pixels.
 EDGE_PX, LEAST_EDGE_PX = 960, 360
 #: What is shown about a vesicle, nm, and the edge of its views, pixels: where there are many, and otherwise.

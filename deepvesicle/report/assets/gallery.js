@@ -2,7 +2,7 @@
 
 const Gallery = (() => {
   const { data, spheres, STATUS, AGREE, CHANGE, h, on, state, select, look, several } = Core;
-  const CHUNK = 48;
+  const CHUNK = 24;
   const ORDERS = {
     doubt: ["doubt, the most doubtful first", (a, b) => b.doubt - a.doubt],
     score: ["score, the lowest first", (a, b) => (a.score ?? 2) - (b.score ?? 2)],

@@ -27,10 +27,12 @@ const Spheres = (() => {
   }
 
   function home() {
-    const reach = Math.hypot(...size);
-    view.camera.position.set(0.42, -0.5, 1).normalize().multiplyScalar(1.72 * reach);
+    // So far off that the whole volume fits into the picture, whatever its proportions.
+    const reach = Math.hypot(...size), half = (view.camera.fov * Math.PI) / 360;
+    const narrow = Math.min(half, Math.atan(Math.tan(half) * view.camera.aspect));
+    view.camera.position.set(0.42, -0.5, 1).normalize().multiplyScalar((0.42 * reach) / Math.sin(narrow));
     view.camera.near = reach / 200;
-    view.camera.far = 6 * reach;
+    view.camera.far = 12 * reach;
     view.controls.target.set(0, 0, 0);
     view.controls.update();
   }
@@ -167,10 +169,10 @@ const Spheres = (() => {
         // Asked first, as three.js complains aloud.
         if (!document.createElement("canvas").getContext("webgl2")) throw new Error("no context");
         view = build(box);
+        resize();
         home();
         listen();
         fill();
-        resize();
       } catch (error) {
         console.info(`no WebGL: ${error.message}`);
         fail(box);

@@ -66,7 +66,7 @@ const Summary = (() => {
 
   function details() {
     const { run, tilts } = data;
-    if (!run) return h("p", { class: "quiet" }, "No run record was given: settings and model are not known.");
+    if (!run) return h("p", { class: "run quiet" }, "No run record was given: settings and model are not known.");
     const changed = run.settings.filter((row) => row[2]).length;
     const notes = [...data.tomogram.notes, ...run.notes, `tilts taken: ${tilts.low} to ${tilts.high} degrees about ${tilts.axis} (${tilts.source})`];
     return h("details", { class: "run" },
