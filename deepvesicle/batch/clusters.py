@@ -118,8 +118,21 @@ class Workers:
     cores: int
 
     def addresses(self) -> list[str]:
-        """Addresses of the workers that are there."""
-        return list(self.client.nthreads())
+        """Addresses of the workers that are there.
+
+        Raises
+        ------
+        ClusterError
+            The scheduler does not answer any more.
+        """
+        try:
+            return list(self.client.nthreads())
+        except (OSError, TimeoutError) as error:
+            raise ClusterError(
+                "the dask scheduler does not answer any more",
+                got=str(error),
+                remedy="The same command goes on from here, once it runs again",
+            ) from error
 
     def replace_lost(self) -> str:
         """Ask for as many workers as there should be: those that were lost are started anew.

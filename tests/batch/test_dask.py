@@ -174,6 +174,63 @@ def test_a_scheduler_that_is_not_there_is_told_in_a_line(monkeypatch: pytest.Mon
         pass
 
 
+def test_a_scheduler_that_goes_is_told_in_a_line_and_no_state_says_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr("deepvesicle.batch.clusters._CONNECT_SECONDS", 2)
+    manifest, units = make_batch(tmp_path, {"a": "slow 1"})
+    options = {"processes": True, "dashboard_address": None, "host": "127.0.0.1"}
+    cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, **options)
+
+    def close() -> None:
+        wait_for_line(tmp_path / "a.runs")
+        cluster.close()
+
+    beside = threading.Thread(target=close)
+    beside.start()
+    with pytest.raises(ClusterError, match="does not answer any more"):
+        run_batch(manifest, units, OnCluster(parse_cluster(cluster.scheduler_address)), Watcher(), run="one")
+    beside.join()
+    manifest.read_states()
+    assert stages(manifest.states) == {"a": "stopped"}
+    assert not is_alive(last_run(units[0])[0])
+
+
+STAND_INS = {
+    # What a batch system does with a job, in short: run it, and say its number. LSF reads it from standard input.
+    "qsub": 'script=$(mktemp); cp "$1" "$script"; setsid sh "$script" >/dev/null 2>&1 & echo "$!.server"',
+    "bsub": 'script=$(mktemp); cat > "$script"; setsid sh "$script" >/dev/null 2>&1 & echo "Job <$!> is submitted"',
+    "qdel": 'kill -- "-${1%.server}"',
+    "bkill": 'kill -- "-$1"',
+}
+
+
+@pytest.mark.parametrize("kind", ["pbs", "sge", "lsf"])
+def test_other_batch_systems_are_asked_for_jobs_as_the_configuration_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Their commands are replaced by ones that start the jobs on this machine."""
+    dask = pytest.importorskip("dask")
+    pytest.importorskip("dask_jobqueue")
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name, body in STAND_INS.items():
+        (commands / name).write_text(f'#!/bin/sh\ncp "$1" {tmp_path}/script 2>/dev/null\n{body}\n')
+        (commands / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    manifest, units = make_batch(tmp_path, {"a": "", "b": "fail"})
+    spec = ClusterSpec(kind, log_folder=str(tmp_path / "out"))
+    settings = {"cores": 3, "memory": "1GB", "interface": "lo", "use-stdin": True, "queue": "of-mine"}
+    with dask.config.set({f"jobqueue.{kind}.{name}": value for name, value in settings.items()}):
+        states = run_batch(manifest, units, OnCluster(spec), Watcher())
+    assert stages(states) == {"a": "done", "b": "failed"}
+    assert last_run(units[0])[1] == 3  # a job has one tomogram, which gets all its cores
+    if kind != "lsf":
+        assert "of-mine" in (tmp_path / "script").read_text()
+
+
 def test_a_batch_system_that_is_not_there_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("dask_jobqueue")
     monkeypatch.setenv("PATH", "")
