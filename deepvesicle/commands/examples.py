@@ -66,7 +66,8 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     ),
     "pyto": (
         Example(
-            "deepvesicle pyto tomo.mrc results/tomo_vesicles.csv --outline drawn.mod:cell --active-zone drawn.mod:az -o work",
+            "deepvesicle pyto tomo.mrc results/tomo_vesicles.csv "
+            "--outline drawn.mod:cell --active-zone drawn.mod:az -o work",
             "make a work folder on which Pyto runs",
         ),
         Example("deepvesicle pyto --check work", "look for what Pyto would stumble over"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -18,14 +17,16 @@ from deepvesicle.network.zoo import load_network
 from deepvesicle.vesicles import Vesicles
 from imod_bridge.coordinates import index_to_model
 from imod_bridge.model import SCATTERED_OBJECT, Contour, Object, read_model, write_model
+from tests.documents.blocks import PAGES, blocks_of
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "train.md"
+PAGE = PAGES["train.md"]
 
 
 def commands() -> list[str]:
     """The lines of the page's shell blocks."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    return [line for block in blocks for line in block.splitlines() if line]
+    return [
+        line for block in blocks_of(PAGE.read_text(encoding="utf-8")) if block.language == "sh" for line in block.lines
+    ]
 
 
 def missed(found: Vesicles, truth: Vesicles) -> np.ndarray:
