@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -13,10 +12,9 @@ from typing import Any
 from deepvesicle.batch.plan import Plan, Unit, deciding
 from deepvesicle.batch.state import Print, Stage, State, print_of
 from deepvesicle.errors import DeepVesicleError
+from deepvesicle.files.atomic import is_temporary
 from deepvesicle.files.run_record import RunRecord, read_run_record
 
-#: Files that `deepvesicle.files.atomic.new_file` leaves behind when its process is killed.
-_TEMPORARY = re.compile(r"\.[0-9a-f]{12}(\.\w+)*")
 #: Corrections are drawn in models; `deepvesicle fix` changes the table as well.
 _MODEL_SUFFIX = ".mod"
 _CORRECTED_SUFFIXES = (_MODEL_SUFFIX, ".csv")
@@ -102,7 +100,7 @@ def clear(plan: Plan, unit: Unit, finding: Finding, *, overwrite: bool = False) 
     """
     folder = unit.folder(plan)
     for path in folder.iterdir():
-        if path.is_file() and _TEMPORARY.fullmatch(path.name):
+        if is_temporary(path.name):  # of an attempt that was killed, here or on another machine
             path.unlink(missing_ok=True)
     there = [path for path in unit.outputs(plan).values() if os.path.lexists(path)]
     if not there:

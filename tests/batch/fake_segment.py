@@ -18,6 +18,8 @@ from deepvesicle.settings import read_settings
 
 #: Names of the outputs, as a plan has them.
 OUTPUTS = ("{stem}_vesicles.mod", "{stem}_vesicles.csv", "{stem}_labels.mrc", "{stem}_run.json")
+#: What a process that is killed leaves behind: as `deepvesicle.files.atomic` names it, of another machine.
+HALF_WRITTEN = ".0123456789ab.p1_01234567.mrc"
 
 
 def main(arguments: list[str]) -> int:
@@ -51,10 +53,10 @@ def main(arguments: list[str]) -> int:
             print(f"error: {path} exists", file=sys.stderr, flush=True)
             return 2
         path.write_text(f"{path.name} of {tomogram.read_text()}")
-        (folder / ".0123456789ab.mrc").write_text("half-written")
+        (folder / HALF_WRITTEN).write_text("half-written")
     if "die" in words and count <= int(words["die"]):
         os.kill(os.getpid(), signal.SIGKILL)
-    (folder / ".0123456789ab.mrc").unlink()
+    (folder / HALF_WRITTEN).unlink()
     counts = {"refined": 3, "doubtful": 1, "rejected": 2, "mean_radius_nm": 20.5}
     done = record.finished(outputs=outputs, counts=counts, warnings=["look at this"] if "warn" in words else [])
     done.write(outputs[-1])
