@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
 
 from deepvesicle.files.tables import write_vesicles_csv
 from deepvesicle.files.tomogram import write_labels, write_tomogram
@@ -26,6 +27,8 @@ GRID = Grid((54, 76, 130), 2.2, (10.0, -20.0, 30.0))
 CONTRAST = 0.6
 #: Where the membrane of the active zone lies along x; the cytosol follows.
 MEMBRANE = slice(2, 5)
+#: The variables that are lists.
+LISTS = ("all_ids", "vesicle_ids", "boundary_ids")
 
 
 @lru_cache(maxsize=1)
@@ -116,3 +119,19 @@ def good(root: Path) -> Made:
 def summary(findings: list[Finding]) -> list[tuple[str, Severity, tuple[int, ...]]]:
     """What is compared in tests."""
     return [(finding.kind, finding.severity, tuple(finding.ids)) for finding in findings]
+
+
+def only(findings: list[Finding]) -> Finding:
+    """The one that there is."""
+    (finding,) = findings
+    return finding
+
+
+def shell_of(mask: NDArray[np.bool_], thickness: int = 1) -> NDArray[np.bool_]:
+    """Voxels just outside a mask."""
+    return binary_dilation(mask, iterations=thickness) & ~mask
+
+
+def rewrite(path: Path, data: NDArray[Any], grid: Grid = GRID) -> None:
+    """Other voxels in a file."""
+    write_tomogram(path, data, grid, overwrite=True)
