@@ -275,8 +275,9 @@ def test_filters_by_status_score_radius_and_words(page, folder):
 def test_cards_are_made_as_they_are_needed(page):
     made = page.locator(".card").count()
     assert 0 < made < COUNT
-    page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
-    until(page, f"document.querySelectorAll('.card').length === {COUNT}")
+    for least in (made + 1, made + 25, COUNT):  # the end comes nearer as it is made
+        page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+        until(page, f"document.querySelectorAll('.card').length >= {min(least, COUNT)}")
     last = page.locator(".card").last
     last.scroll_into_view_if_needed()
     assert last.locator(".views image").count() == 2 and last.locator(".spark .profile").count() == 1

@@ -177,7 +177,13 @@ const Gallery = (() => {
 
   on("start", () => {
     document.getElementById("gallery").append(tools(), grid, tail);
-    new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting) && made < passed.length) more(); }, { rootMargin: "1200px" }).observe(tail);
+    const near = new IntersectionObserver((entries) => {
+      if (!entries.some((entry) => entry.isIntersecting) || made >= passed.length) return;
+      more();
+      near.unobserve(tail); // an end that is still near after that is told again
+      near.observe(tail);
+    }, { rootMargin: "1200px" });
+    near.observe(tail);
     refresh();
   });
   let before = null;
