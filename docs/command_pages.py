@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +12,8 @@ import typer
 from deepvesicle.commands.examples import EXAMPLES
 from deepvesicle.commands.main import app
 
+#: Of a line of code in a page, characters.
+_WIDTH = 80
 FOLDER, INDEX, TITLE = "commands", "commands/index.md", "Commands"
 #: Pages that tell more, with their titles.
 MORE = {
@@ -99,11 +103,17 @@ def body(name: str, command: Any) -> Iterator[str]:
     yield from (command.help, "", "```text", usage(name, arguments), "```", "")
     yield from ("Examples" if len(EXAMPLES[name]) > 1 else "Example", "", "```sh")
     for example in EXAMPLES[name]:
-        yield from (f"# {example.does}", example.line)
+        yield from (f"# {example.does}", folded(example.line))
     yield from ("```", "")
     for title, rows in (("argument", arguments), ("option", options)):
         if rows:
             yield from (f"| {title} | meaning |", "|---|---|", *map(row, rows), "")
+
+
+def folded(line: str) -> str:
+    """A command line, broken before options where it is long."""
+    parts = textwrap.wrap(line.replace(" -", "\0-").replace(" ", "\1").replace("\0", " "), _WIDTH - 6)
+    return " \\\n    ".join(parts).replace("\1", " ")
 
 
 def usage(name: str, arguments: list[Any]) -> str:
@@ -119,7 +129,8 @@ def is_option(parameter: Any) -> bool:
 
 def metavar(parameter: Any) -> str:
     """What stands for the value."""
-    return str(parameter.metavar or parameter.name.upper()).strip("[]")
+    text = str(parameter.metavar or parameter.name.upper())
+    return text[1:-1] if re.fullmatch(r"\[[^\[\]]*\]", text) else text
 
 
 def row(parameter: Any) -> str:

@@ -29,7 +29,7 @@ from tests.handover.pyto_tables import write_segments, write_vesicles
 SHARED = "deepvesicle segment tomo.mrc -o results"
 #: What makes a command short enough for a test, where the line does not say otherwise.
 SHORTER = {
-    "deepvesicle train": ("--steps", "2", "--patch", "32", "--no-compare"),
+    "deepvesicle train": ("--steps", "2", "--patch", "32", "--phantoms", "0", "--no-compare"),
     "deepvesicle models import": ("--calibrate", "0"),
     "deepvesicle phantom": ("--shape", "32", "64", "64"),
 }
@@ -41,8 +41,7 @@ def make_lab(folder: Path) -> None:
     """Write the files that the documents speak of."""
     phantom(folder / "tomo.mrc", 21, SHAPE, truth=True)
     phantom(folder / "other.mrc", 22, SMALL)
-    for name, seed in (("a", 23), ("b", 24)):
-        phantom(folder / "tomos" / f"{name}.mrc", seed, SMALL)
+    phantom(folder / "tomos" / "a.mrc", 23, SMALL)  # one: each of a batch starts TensorFlow anew
     shutil.copy(folder / "truth.mod", folder / "by_hand.mod")
     grid = read_tomogram(folder / "tomo.mrc").grid
     draw_cell(folder / "drawn.mod", grid)

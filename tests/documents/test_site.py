@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import functools
+import http.server
 import importlib.util
 import os
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +20,7 @@ import pytest
 from deepvesicle.fitting.ellipsoid import FEATURES as ELLIPSOID
 from deepvesicle.marks import DELETED, NOT_FITTED
 from deepvesicle.vesicles import Status
+from tests.browser.chromium import WITHOUT_WEBGL, chromium
 from tests.documents.blocks import PAGES, ROOT
 from tests.test_architecture import FLOORS
 
@@ -63,6 +69,44 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
         assert not [url for url in fetched if re.match(r"(https?:)?//", url)], path.name
     for path in site.rglob("*.css"):
         assert not re.findall(r"(?:@import|url\()\s*[\"']?(?:https?:)?//", path.read_text(encoding="utf-8")), path.name
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a folder served on this computer."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    handler = functools.partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_site_in_a_browser(site: Path) -> None:
+    """No request leaves the computer, nothing is complained about, and the search finds words."""
+    with chromium() as start, served(site) as address:
+        page = start(WITHOUT_WEBGL).new_page(viewport={"width": 1280, "height": 900})
+        requests: list[str] = []
+        complaints: list[str] = []
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        for name in ("index.html", "how-it-works.html", "commands/segment.html"):
+            page.goto(f"{address}/{name}")
+            page.wait_for_load_state("networkidle")
+            assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+            assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+        page.click("input.md-search__input")
+        page.keyboard.type("eccentricity", delay=20)
+        page.wait_for_selector("a.md-search-result__link[href*='numbers']", state="attached", timeout=20_000)
+        assert not complaints
+        page.goto((site / "index.html").as_uri())
+        page.wait_for_load_state("networkidle")
+        assert not [url for url in requests if not url.startswith((address, "file:", "data:", "blob:"))]
 
 
 def test_columns_in_the_page_on_numbers_are_those_of_the_table(lab: Path) -> None:
