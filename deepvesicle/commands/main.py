@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -44,7 +44,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 # One line a command, in the order of the help. Command modules import nothing heavy at their top.
-_COMMANDS = {
+_COMMANDS: dict[str, Callable[..., None]] = {
     "segment": segment.segment,
     "batch": batch.batch,
     "fix": fix.fix,
