@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from deepvesicle.fitting.profile import Floats, direction_set, radial_mean, read_box, resolved_weight, sample_polar
 from deepvesicle.fitting.rays import neighbours
 from deepvesicle.grid import Tomogram
+from deepvesicle.memory import ReadPages
 from deepvesicle.vesicles import Vesicles
 
 #: Directions that a profile is averaged over, and how well a direction must be resolved to count.
@@ -50,12 +51,13 @@ def radial_profiles(
     others = vesicles.accepted if present is None else present
     steps = np.asarray(offsets_nm) / tomogram.grid.voxel_nm
     centres, radii = vesicles.centres_vox, vesicles.radii_vox
-    profiles = np.full((len(vesicles), len(steps)), np.nan)
+    profiles, pages = np.full((len(vesicles), len(steps)), np.nan), ReadPages()
     for row in range(len(vesicles)):
         if not (np.isfinite(radii[row]) and radii[row] > 0):
             continue
         reach = radii[row] + steps
         box = read_box(tomogram, centres[row], float(reach.max()) + 1, 1)
+        pages.note(tomogram.data, (2 * int(reach.max()) + 3,) * 3)
         spread = 0.0 if box is None else float(box.values.std())
         if box is None or not spread > 0:
             continue

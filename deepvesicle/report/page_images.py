@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepvesicle.grid import Grid, Points, Tomogram
+from deepvesicle.memory import ReadPages
 
 Floats = NDArray[np.float64]
 Limits = tuple[float, float]
@@ -73,6 +74,13 @@ def slab(tomogram: Tomogram, axis: int, index: int) -> NDArray[np.float32]:
     return np.asarray(tomogram.grey((region[0], region[1], region[2])).mean(axis=axis, dtype=np.float32))
 
 
+def _slab_shape(grid: Grid, axis: int) -> tuple[int, ...]:
+    """Voxels that are read for a plane; across y whole pages of the file are, a line each."""
+    nz, ny, nx = grid.shape_zyx
+    thick = 2 * slab_half_vox(grid) + 1
+    return (thick, ny, nx) if axis == 0 else (nz, thick, nx)
+
+
 def slab_half_vox(grid: Grid) -> int:
     """Planes on either side that are averaged; at least one."""
     return max(1, round((SLAB_NM / grid.voxel_nm - 1) / 2))
@@ -106,7 +114,11 @@ def draw_planes(
     if first * wanted > most_bytes:  # smaller ones first, then fewer
         edge = min(edge, max(LEAST_EDGE_PX, int(edge * np.sqrt(most_bytes / (first * wanted)) * 0.95)))
     indices = np.unique(np.linspace(low, high, min(wanted, high - low + 1)).round().astype(int)).tolist()
-    jpegs = [_jpeg(_shrunk(slab(tomogram, axis, i), edge), limits, PLANE_QUALITY) for i in indices]
+    pages = ReadPages()
+    jpegs = []
+    for i in indices:
+        jpegs.append(_jpeg(_shrunk(slab(tomogram, axis, i), edge), limits, PLANE_QUALITY))
+        pages.note(tomogram.data, _slab_shape(tomogram.grid, axis))
     if sum(map(len, jpegs)) > most_bytes:
         fit = max(FEWEST_PLANES, int(0.97 * most_bytes / max(map(len, jpegs))))
         left = np.unique(np.linspace(0, len(jpegs) - 1, min(fit, len(jpegs))).round().astype(int))
@@ -133,7 +145,7 @@ def draw_views(
         Of all pictures together.
     """
     edge = VIEW_PX if len(centres_vox) <= MANY else SMALL_VIEW_PX
-    views, used = [], 0
+    views, used, pages = [], 0, ReadPages()
     for centre, half in zip(centres_vox, half_field_vox(tomogram.grid, radii_vox), strict=True):
         if used >= most_bytes or not np.isfinite([*centre, half]).all():
             views.append(b"")
@@ -141,6 +153,7 @@ def draw_views(
         pair = [_view(tomogram, centre, float(half), axis, edge, sum(limits) / 2) for axis in (0, 1)]
         views.append(_jpeg(np.concatenate(pair, axis=1), limits, VIEW_QUALITY))
         used += len(views[-1])
+        pages.note(tomogram.data, (2 * int(half) + 5,) * 3)
     return views
 
 

@@ -36,7 +36,7 @@ const Spheres = (() => {
     // So far off that the whole volume fits into the picture, whatever its proportions.
     const reach = Math.hypot(...size), half = (view.camera.fov * Math.PI) / 360;
     const narrow = Math.min(half, Math.atan(Math.tan(half) * view.camera.aspect));
-    view.camera.position.set(0.42, -0.5, 1).normalize().multiplyScalar((0.42 * reach) / Math.sin(narrow));
+    view.camera.position.set(0.42, -0.5, 1).normalize().multiplyScalar((0.45 * reach) / Math.sin(narrow));
     view.camera.near = reach / 200;
     view.camera.far = 12 * reach;
     view.controls.target.set(0, 0, 0);
