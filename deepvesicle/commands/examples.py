@@ -39,7 +39,9 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     ),
     "train": (
         Example("deepvesicle train dataset --init default -o my_model", "teach the shipped network your tomograms"),
-        Example("deepvesicle train dataset -o my_model --resume", "go on after Ctrl-C or the end of a job"),
+        Example(
+            "deepvesicle train dataset --init default -o my_model --resume", "go on after Ctrl-C or the end of a job"
+        ),
     ),
     "evaluate": (
         Example(

@@ -22,5 +22,5 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def sandbox(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Sandbox:
     """A folder of one's own with these files."""
-    shutil.copytree(lab, tmp_path, dirs_exist_ok=True)
-    return Sandbox(tmp_path, capsys)
+    shutil.copytree(lab, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("trained"))
+    return Sandbox(tmp_path, lab, capsys)
