@@ -14,6 +14,8 @@ from deepvesicle.errors import BadInputError
 
 #: Axes that a specimen can be tilted about.
 TILT_AXES = ("y", "x")
+#: What the network can calculate in.
+PRECISIONS = ("auto", "fp32", "bf16")
 #: Numbers of mirror images that a prediction can be averaged over.
 VIEWS = (1, 2, 4, 8)
 
@@ -22,7 +24,8 @@ VIEWS = (1, 2, 4, 8)
 class PredictionSettings:
     """How the network is run over a tomogram."""
 
-    tile_vox: int = 144  # inner edge of a tile, voxels of the network's grid
+    tile_vox: int = 0  # longest edge of a column that is predicted at a time, network's voxels; 0: as memory allows
+    precision: str = "auto"  # "fp32", "bf16", or bf16 where this computer calculates faster in it (auto)
     threads: int = 0  # 0: as many as this process may use
     augment: int = 1  # mirror images that are averaged: 1 (none), 2 (along x), 4 (x, y) or 8 (x, y, z)
 
@@ -165,13 +168,19 @@ def _refuse_nonsense(settings: Settings, source: str) -> None:
             expected=f"one of {', '.join(map(str, VIEWS))}",
             got=f"{settings.prediction.augment}",
         )
+    if settings.prediction.precision not in PRECISIONS:
+        raise BadInputError(
+            f"{source}: prediction.precision is not valid",
+            expected=f"one of {', '.join(PRECISIONS)}",
+            got=repr(settings.prediction.precision),
+        )
     shares = {"proposal.min_inside_fraction": settings.proposal.min_inside_fraction}
     shares |= {f"outliers.{name}": getattr(settings.outliers, name) for name in _SHARES}
     for name, value in shares.items():
         if not 0 <= value <= 1:
             raise BadInputError(f"{source}: {name} is not valid", expected="between 0 and 1", got=f"{value:g}")
     least = {
-        "prediction.tile_vox": (settings.prediction.tile_vox, 16),
+        "prediction.tile_vox": (settings.prediction.tile_vox or 16, 16),
         "prediction.threads": (settings.prediction.threads, 0),
         "refinement.max_iterations": (refinement.max_iterations, 1),
         "outliers.max_overlap_nm": (settings.outliers.max_overlap_nm, 0),

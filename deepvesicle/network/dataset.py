@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from deepvesicle.errors import DatasetError, OutputExistsError
 from deepvesicle.files.atomic import new_file, sha256_of
 from deepvesicle.grid import Grid, Region, Tomogram
-from deepvesicle.network.inference import measure_normalisation
+from deepvesicle.network.grey import measure_normalisation
 from deepvesicle.network.patches import occupancy
 from deepvesicle.network.resample import sample_region
 from deepvesicle.vesicles import Status, Vesicles

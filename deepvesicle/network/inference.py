@@ -1,152 +1,34 @@
-"""Prediction tile by tile, with exact halos and no full-size float volume."""
+"""Prediction column by column, with exact halos and no full-size float volume."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import reduce
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from deepvesicle.cores import usable_cores
 from deepvesicle.errors import NetworkError
 from deepvesicle.grid import Grid, Probability, Tomogram
-from deepvesicle.network.normalise import Z_SCORE, Normalisation, NormalisationMethod
-from deepvesicle.network.resample import Region, sample_region
-from deepvesicle.network.unet import build_tile_network, quiet_tensorflow
+from deepvesicle.network import backend
+from deepvesicle.network.grey import grey_box, measure_normalisation
+from deepvesicle.network.normalise import Normalisation
+from deepvesicle.network.stream import Reader, Stream, Weights
+from deepvesicle.network.tiles import READ_SLICES, plan_columns, release, resident_bytes
+from deepvesicle.network.unet import Convolution
 from deepvesicle.network.zoo import Network
 from deepvesicle.settings import PredictionSettings
 
 Progress = Callable[[str, int, int], None]
-#: Sections of the tomogram that the normalisation is measured on.
-NORMALISATION_SLABS = 16
-#: The Gaussian of a blur ends at this many SDs.
-BLUR_REACH_SD = 4.0
-#: Longest edge of the pieces that a whole volume is measured in, voxels.
-_PIECE_VOX = 160
-
-
-def set_threads(threads: int) -> None:
-    """Tell TensorFlow how many threads to use (0: as many as this process may use); too late if it already runs."""
-    quiet_tensorflow()
-    import keras
-
-    if keras.backend.backend() != "tensorflow":
-        return
-    import tensorflow
-
-    try:
-        tensorflow.config.threading.set_intra_op_parallelism_threads(threads or usable_cores())
-    except RuntimeError:  # it has started; its own choice then stays
-        return
-
-
-def measure_normalisation(tomogram: Tomogram, target: Grid, method: NormalisationMethod | None = None) -> Normalisation:
-    """Normalisation of a tomogram at the network's voxel size.
-
-    Parameters
-    ----------
-    tomogram : Tomogram
-    target : Grid
-        Of the network's voxel size.
-    method : NormalisationMethod, optional
-        "clipped", which is measured on sections spread evenly over z, by default; "z-score" is measured on all of it.
-    """
-    method = method or NormalisationMethod()
-    nz, ny, nx = target.shape_zyx
-    if method.kind == Z_SCORE:
-        _, pieces = plan_tiles(target.shape_zyx, _PIECE_VOX, 1)
-        return Normalisation.z_score(
-            _grey_box(
-                tomogram, target, tuple(r.start for r in piece), tuple(r.stop - r.start for r in piece), method.blur_vox
-            )
-            for piece in pieces
-        )
-    sections = np.unique(np.linspace(0, nz - 1, min(nz, NORMALISATION_SLABS) + 2).round().astype(int)[1:-1])
-    stride = max(1, int(np.ceil(ny * nx / 250_000)))
-
-    def samples() -> Iterator[NDArray[np.float32]]:
-        for z in sections:
-            section = _grey_box(tomogram, target, (int(z), 0, 0), (1, ny, nx), method.blur_vox)
-            yield section.ravel()[::stride]
-
-    return Normalisation.of(samples())
-
-
-def plan_tiles(
-    shape_zyx: tuple[int, int, int], largest: int, alignment: int
-) -> tuple[tuple[int, int, int], list[Region]]:
-    """Equal tiles that cover a volume.
-
-    Parameters
-    ----------
-    shape_zyx : tuple of int
-        Of the volume.
-    largest : int
-        Longest edge of a tile, voxels.
-    alignment : int
-        Edges and starts are multiples of this.
-
-    Returns
-    -------
-    inner : tuple of int
-        Size of every tile (z, y, x).
-    regions : list of tuple of slice
-        The part of the volume that each tile fills; those at the far ends may be smaller than `inner`.
-    """
-    largest = max(alignment, largest // alignment * alignment)
-    inner = []
-    for n in shape_zyx:
-        count = -(-n // largest)
-        inner.append(-(-n // (count * alignment)) * alignment)
-    regions = [
-        (
-            slice(z, min(z + inner[0], shape_zyx[0])),
-            slice(y, min(y + inner[1], shape_zyx[1])),
-            slice(x, min(x + inner[2], shape_zyx[2])),
-        )
-        for z in range(0, shape_zyx[0], inner[0])
-        for y in range(0, shape_zyx[1], inner[1])
-        for x in range(0, shape_zyx[2], inner[2])
-    ]
-    return (inner[0], inner[1], inner[2]), regions
-
-
-def _padded_region(
-    tomogram: Tomogram, target: Grid, start: tuple[int, ...], size: tuple[int, ...]
-) -> NDArray[np.float32]:
-    """Grey values of a box that may reach over the volume's faces, where they are mirrored."""
-    inside = []
-    pads = []
-    for first, length, n in zip(start, size, target.shape_zyx, strict=True):
-        # to mirror across a face, the source must reach as deep as the padding does
-        before, after = max(0, -first), max(0, first + length - n)
-        low = max(0, min(first, n - after))
-        high = min(n, max(first + length, before))
-        inside.append(slice(low, high))
-        pads.append((low - first if first < 0 else 0, max(0, first + length - n)))
-    values = sample_region(tomogram, target, (inside[0], inside[1], inside[2]))
-    values = np.pad(values, pads, mode="symmetric")
-    cut = tuple(
-        slice(first - (part.start - pad[0]), first - (part.start - pad[0]) + length)
-        for first, part, pad, length in zip(start, inside, pads, size, strict=True)
-    )
-    return values[cut]
-
-
-def _grey_box(
-    tomogram: Tomogram, target: Grid, start: tuple[int, ...], size: tuple[int, ...], blur_vox: float
-) -> NDArray[np.float32]:
-    """`_padded_region` of the volume blurred as a whole (Gaussian, mirrored at the faces)."""
-    if not blur_vox:
-        return _padded_region(tomogram, target, start, size)
-    reach = int(np.ceil(BLUR_REACH_SD * blur_vox))
-    wider = _padded_region(tomogram, target, tuple(s - reach for s in start), tuple(n + 2 * reach for n in size))
-    blurred = ndimage.gaussian_filter(wider, blur_vox, truncate=BLUR_REACH_SD)
-    return np.ascontiguousarray(blurred[tuple(slice(reach, reach + n) for n in size)])
+#: Peak of the process's memory unless one is given.
+DEFAULT_MEMORY_BYTES = 2_500_000_000
+#: Share of a GPU's memory that is used.
+_GPU_SHARE = 0.7
+#: Masks in bfloat16 and in float32 must agree so well (Dice) in the box where it is tried, ...
+LEAST_AGREEMENT = 0.999
+#: ... which has edges of so many voxels, and at least so many inside the mask.
+_CHECK_EDGE_VOX, _CHECK_LEAST = 64, 500
 
 
 def mirror_views(count: int) -> list[tuple[int, ...]]:
@@ -158,6 +40,27 @@ def mirror_views(count: int) -> list[tuple[int, ...]]:
     return [chosen for n in range(len(axes) + 1) for chosen in combinations(axes, n)]
 
 
+def choose_dtype(precision: str) -> str:
+    """The type that the network calculates in, for a setting "auto", "fp32" or "bf16".
+
+    Raises
+    ------
+    NetworkError
+        bf16 where neither the GPU nor the processor has it: it would be slow there, or end the program.
+    """
+    if precision == "fp32":
+        return "float32"
+    if backend.has_bfloat16():
+        return "bfloat16"
+    if precision == "bf16":
+        raise NetworkError(
+            "this computer cannot calculate in bf16",
+            expected="a processor with avx512_bf16 or amx_bf16, or a GPU of compute capability 8.0 or more",
+            remedy="Give --precision fp32, or leave the choice to the program (auto)",
+        )
+    return "float32"
+
+
 def predict(
     tomogram: Tomogram,
     network: Network,
@@ -165,12 +68,18 @@ def predict(
     *,
     progress: Progress | None = None,
     out: NDArray[np.uint8] | None = None,
+    memory_bytes: int | None = None,
+    notify: Callable[[str], None] | None = None,
 ) -> Probability:
     """Probability of every voxel to be inside a vesicle, at the network's voxel size.
 
-    With `settings.augment` more than 1, every tile is predicted in so many mirror images and the probabilities are
-    averaged. Tiles end, as they start, at multiples of the alignment, so that a mirrored tile is pooled in the same
-    blocks of voxels as the tile itself: there are no seams, as without.
+    The result equals one pass over the whole volume, mirrored at its faces: there are no seams. With
+    `settings.augment` more than 1, the probabilities of so many mirror images are averaged.
+
+    The process's memory stays below `memory_bytes` as long as that leaves 0.15 GB beyond what it has when TensorFlow is
+    loaded (0.6 to 0.8 GB): the width of the columns follows from a model of the peak that was fitted to measured ones
+    (`deepvesicle.network.tiles.column_bytes`). A result in memory (no `out`) comes on top; memory maps do not, as their
+    pages are let go of. On a GPU, the width follows from its memory.
 
     Parameters
     ----------
@@ -178,9 +87,13 @@ def predict(
     network : Network
     settings : PredictionSettings, optional
     progress : callable, optional
-        Called with (stage, tiles done, tiles in all).
+        Called with (stage, steps done, steps in all).
     out : uint8 array, optional
         Where to write, of the rescaled grid's shape; a memory map, say.
+    memory_bytes : int, optional
+        Peak of the process's memory; 2.5 GB if not given.
+    notify : callable, optional
+        Called with what the user should know, one line each.
 
     Returns
     -------
@@ -190,7 +103,7 @@ def predict(
     Raises
     ------
     NetworkError
-        The tomogram is smaller than one voxel block of the network.
+        The tomogram is smaller than one voxel block of the network, or bf16 was asked for where it does not exist.
     """
     settings = settings or PredictionSettings()
     target = tomogram.grid.rescaled(network.voxel_nm)
@@ -201,48 +114,139 @@ def predict(
             got=f"{target.shape_zyx} (z, y, x) of them",
             remedy="Check the voxel size, and give --voxel-size if the header's is wrong",
         )
-    set_threads(settings.threads)
-    method = network.normalisation
-    normalisation = measure_normalisation(tomogram, target, method)
-    views = mirror_views(settings.augment)
-    shape, halo = network.shape, network.shape.halo_vox
-    inner, regions = plan_tiles(target.shape_zyx, settings.tile_vox, shape.alignment_vox)
-    tile_network = build_tile_network(shape, network.convolutions(), inner)
-    evaluate = _compiled(tile_network)
-    result = np.empty(target.shape_zyx, dtype=np.uint8) if out is None else out
-    size = tuple(n + 2 * halo for n in inner)
-    for done, region in enumerate(regions):
-        if progress:
-            progress("network", done, len(regions))
-        start = tuple(r.start - halo for r in region)
-        grey = normalisation.apply(_grey_box(tomogram, target, start, size, method.blur_vox))
-        probability = _mean_of_views(evaluate, grey, views)
-        part = probability[tuple(slice(0, r.stop - r.start) for r in region)]
-        result[region] = np.rint(part * 255).astype(np.uint8)
-    if progress:
-        progress("network", len(regions), len(regions))
-    return Probability(result, target)
+    backend.set_threads(settings.threads)
+    dtype = choose_dtype(settings.precision)
+    job = _Job(
+        tomogram,
+        target,
+        network,
+        network.convolutions(),
+        measure_normalisation(tomogram, target, network.normalisation),
+        mirror_views(settings.augment),
+        np.empty(target.shape_zyx, dtype=np.uint8) if out is None else out,
+        progress,
+    )
+    gpu = backend.gpu_bytes()
+    budget = (memory_bytes or DEFAULT_MEMORY_BYTES) - resident_bytes() if gpu is None else _GPU_SHARE * gpu
+    if not _predicted(job, dtype, budget, settings.tile_vox):
+        if notify:
+            notify("the network ran in fp32: in bf16 its mask differed from that in fp32 by more than 0.1 %")
+        _predicted(job, "float32", budget, settings.tile_vox)
+    return Probability(job.out, target)
 
 
-def _mean_of_views(
-    evaluate: Callable[[NDArray[np.float32]], NDArray[np.float32]],
-    grey: NDArray[np.float32],
-    views: list[tuple[int, ...]],
-) -> NDArray[np.float32]:
-    """Probability of a tile, averaged over mirror images of it."""
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What is predicted, and how its grey values are prepared."""
 
-    def seen(axes: tuple[int, ...]) -> NDArray[np.float32]:
-        mirrored = np.ascontiguousarray(np.flip(grey, axes))
-        return np.flip(evaluate(mirrored[None, ..., None])[0, ..., 0], axes)
+    tomogram: Tomogram
+    target: Grid
+    network: Network
+    convolutions: list[Convolution]
+    normalisation: Normalisation
+    views: list[tuple[int, ...]]
+    out: NDArray[np.uint8]
+    progress: Progress | None
 
-    return reduce(np.add, map(seen, views)) / np.float32(len(views))
+    def read(self, start: tuple[int, ...], size: tuple[int, ...]) -> NDArray[np.float32]:
+        """Normalised grey values of a box of the network's grid, which may reach over the volume's faces."""
+        box = grey_box(self.tomogram, self.target, start, size, self.network.normalisation.blur_vox)
+        release(self.tomogram.data)
+        return self.normalisation.apply(box)
+
+    def reader(self, stream: Stream, corner: tuple[int, int, int]) -> Reader:
+        """Reader (see `Stream.run`) of a column that starts at a corner; slices of several steps are read at once."""
+        halo, step = self.network.shape.halo_vox, stream.schedule.slices
+        start_yx = tuple(first - halo for first in corner[1:])
+        size_yx = tuple(n + 2 * halo for n in stream.inner_yx)
+        more = (max(READ_SLICES, step) // step - 1) * step
+        kept_at, kept = 0, np.empty((0, *size_yx), dtype=np.float32)
+
+        def read(z: int, count: int) -> NDArray[np.float32]:
+            nonlocal kept_at, kept
+            if z < kept_at or z + count > kept_at + len(kept):
+                kept = np.empty((0, *size_yx), dtype=np.float32)  # before there are others
+                kept_at, kept = z, self.read((corner[0] + z, *start_yx), (count + more, *size_yx))
+            return kept[z - kept_at : z - kept_at + count]
+
+        return read
 
 
-def _compiled(model: Any) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """The network as one compiled function of a fixed shape; without XLA, which is far slower on processors."""
-    model.compile(jit_compile=False)
+def _predicted(job: _Job, dtype: str, budget: float, largest: int) -> bool:
+    """Predict all columns; False if what comes out in bfloat16 is not exact enough."""
+    shape, depth = job.network.shape, job.target.shape_zyx[0]
+    value_bytes = 2 if dtype == "bfloat16" else 4
+    tiling = plan_columns(
+        job.target.shape_zyx, shape, budget, value_bytes=value_bytes, views=len(job.views), largest=largest
+    )
+    stream = Stream(shape, tiling.inner_yx, tiling.slices, dtype, as_bytes=len(job.views) == 1)
+    weights = [stream.weights(job.convolutions, view) for view in job.views]
+    steps = stream.schedule.steps(depth) * len(job.views)
+    unchecked = dtype != "float32"
+    for number, (y, x) in enumerate(tiling.columns):
 
-    def evaluate(batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray(model.predict_on_batch(batch), dtype=np.float32)
+        def step_done(step: int, before: int = number * steps) -> None:
+            if job.progress:
+                job.progress("network", before + step, steps * len(tiling.columns))
 
-    return evaluate
+        for z, piece in _column(job, stream, weights, (0, y.start, x.start), depth, step_done):
+            job.out[z : z + len(piece), y, x] = piece[:, : y.stop - y.start, : x.stop - x.start]
+            release(job.out)
+        corner = _telling_corner(job.out[:, y, x], job.network.threshold) if unchecked else None
+        if corner is not None:
+            end = (depth, y.stop, x.stop)
+            if _agreement(job, (corner[0], y.start + corner[1], x.start + corner[2]), end) < LEAST_AGREEMENT:
+                return False
+            unchecked = False
+    return True
+
+
+def _column(
+    job: _Job,
+    stream: Stream,
+    weights: Sequence[Weights],
+    corner: tuple[int, int, int],
+    depth: int,
+    step_done: Callable[[int], None] = lambda step: None,
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Pieces of a column's result from top to bottom: first slice, and 0..255 for 0..1."""
+    mean = np.zeros((depth, *stream.inner_yx), dtype=np.float32) if len(weights) > 1 else None
+    done = 0
+    for view in weights:
+        for z, piece in stream.run(view, job.reader(stream, corner), depth):
+            first, last = max(0, z), 0 if piece is None else min(depth, z + len(piece))
+            if piece is not None and last > first:
+                if mean is None:
+                    yield first, piece[first - z : last - z]
+                else:
+                    mean[first:last] += piece[first - z : last - z]
+            done += 1
+            step_done(done)
+    if mean is not None:
+        mean *= 255 / len(weights)
+        yield 0, np.rint(mean, out=mean).astype(np.uint8)
+
+
+def _telling_corner(probability: NDArray[np.uint8], threshold: float) -> tuple[int, int, int] | None:
+    """Where the box starts that holds most of a column's mask; None if that is next to nothing."""
+    every = 4
+    mask = probability[::every, ::every, ::every] >= 255 * threshold
+    counts = mask.astype(np.int64)
+    for axis in range(3):
+        starts = np.arange(0, counts.shape[axis], _CHECK_EDGE_VOX // every)
+        counts = np.add.reduceat(counts, starts, axis=axis)
+    z, y, x = (int(i) * _CHECK_EDGE_VOX for i in np.unravel_index(counts.argmax(), counts.shape))
+    return (z, y, x) if counts.max() * every**3 >= _CHECK_LEAST else None
+
+
+def _agreement(job: _Job, corner: tuple[int, int, int], end: tuple[int, int, int]) -> float:
+    """Dice of the mask that was written and of that in float32, in a box that starts at a corner."""
+    edge, unit = _CHECK_EDGE_VOX, job.network.shape.alignment_vox
+    stream = Stream(job.network.shape, (edge, edge), 2 * unit, as_bytes=len(job.views) == 1)
+    weights = [stream.weights(job.convolutions, view) for view in job.views]
+    exact = np.concatenate([piece for _, piece in _column(job, stream, weights, corner, edge)])
+    box = tuple(slice(start, min(start + edge, stop)) for start, stop in zip(corner, end, strict=True))
+    found = job.out[box]
+    exact = exact[tuple(slice(0, n) for n in found.shape)]
+    one, other = (values >= 255 * job.network.threshold for values in (found, exact))
+    return float(2 * (one & other).sum() / max(1, one.sum() + other.sum()))

@@ -12,7 +12,7 @@ from scipy import ndimage
 from deepvesicle.errors import DatasetError
 from deepvesicle.grid import Grid, Tomogram
 from deepvesicle.network.dataset import Dataset, TrainingVolume
-from deepvesicle.network.inference import BLUR_REACH_SD, measure_normalisation
+from deepvesicle.network.grey import BLUR_REACH_SD, measure_normalisation
 from deepvesicle.network.normalise import Normalisation, NormalisationMethod
 from deepvesicle.network.patches import MIRRORED_SHARE, Patch, mirrored
 from deepvesicle.vesicles import Vesicles

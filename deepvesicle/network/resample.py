@@ -15,8 +15,15 @@ from deepvesicle.grid import Grid, Tomogram
 Region = tuple[slice, slice, slice]
 
 
-def _axis_weights(places: NDArray[np.float64], support: float, length: int) -> tuple[sparse.csr_matrix, slice]:
-    """Interpolation matrix (len(places), used source voxels) and which source voxels it uses."""
+#: Most voxels of the tomogram that are held at a time.
+_SOURCE_VOXELS = 12_000_000
+
+
+def _axis_weights(places: NDArray[np.float64], support: float, length: int) -> tuple[sparse.csr_matrix | None, slice]:
+    """Interpolation matrix (len(places), used source voxels; None for the identity), and the source voxels used."""
+    nearest = np.rint(places)
+    if support == 1 and np.abs(places - nearest).max() < 1e-6 and nearest[0] >= 0 and nearest[-1] < length:
+        return None, slice(int(nearest[0]), int(nearest[-1]) + 1)
     first = int(np.clip(np.floor(places[0] - support), 0, length - 1))
     last = int(np.clip(np.ceil(places[-1] + support), first, length - 1))
     reach = int(np.ceil(support))
@@ -59,13 +66,29 @@ def sample_region(tomogram: Tomogram, target: Grid, region: Region) -> NDArray[n
         matrix, part = _axis_weights(places, support, source.shape_zyx[axis])
         matrices.append(matrix)
         used.append(part)
+    z, slices = region[0], region[0].stop - region[0].start
+    if slices > 1 and np.prod([part.stop - part.start for part in used]) > _SOURCE_VOXELS:
+        middle = z.start + slices // 2
+        halves = [
+            sample_region(tomogram, target, (half, *region[1:]))
+            for half in (slice(z.start, middle), slice(middle, z.stop))
+        ]
+        return np.concatenate(halves)
     volume = tomogram.grey((used[0], used[1], used[2]))
-    for axis in (2, 1, 0):
-        moved = np.moveaxis(volume, axis, 0)
-        rest = moved.shape[1:]
-        flat = np.ascontiguousarray(moved).reshape(moved.shape[0], -1)
-        volume = np.moveaxis(np.asarray(matrices[axis] @ flat).reshape(-1, *rest), 0, axis)
+    for axis in (0, 1, 2) if support > 1 else (2, 1, 0):  # first where it makes the array smaller most cheaply
+        if matrices[axis] is not None:
+            volume = _interpolated(volume, matrices[axis], axis)
     return np.ascontiguousarray(volume, dtype=np.float32)
+
+
+def _interpolated(volume: NDArray[np.float32], matrix: sparse.csr_matrix, axis: int) -> NDArray[np.float32]:
+    """A volume with an interpolation matrix applied along one axis."""
+    nz, ny, nx = volume.shape
+    if axis == 0:
+        return np.asarray(matrix @ volume.reshape(nz, -1)).reshape(-1, ny, nx)
+    if axis == 1:
+        return np.stack([matrix @ section for section in volume])
+    return np.ascontiguousarray((matrix @ volume.reshape(-1, nx).T).T).reshape(nz, ny, -1)
 
 
 def sample_all(tomogram: Tomogram, target: Grid) -> NDArray[np.float32]:

@@ -330,7 +330,8 @@ def test_values_beyond_reason_are_refused_before_the_work(
     "text",
     [
         "[prediction]\nthreads = -4\n",
-        "[prediction]\ntile_vox = 0\n",
+        "[prediction]\ntile_vox = 9\n",
+        "[prediction]\nprecision = 'fp64'\n",
         "[prediction]\naugment = 3\n",
         "[outliers]\ndoubtful_p = nan\n",
         "[outliers]\nrejected_score = -3\n",

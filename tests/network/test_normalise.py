@@ -12,7 +12,8 @@ from scipy import ndimage
 
 from deepvesicle.errors import NetworkError
 from deepvesicle.grid import Grid, Tomogram
-from deepvesicle.network.inference import _grey_box, measure_normalisation, predict
+from deepvesicle.network.grey import grey_box, measure_normalisation
+from deepvesicle.network.inference import predict
 from deepvesicle.network.normalise import Normalisation, NormalisationMethod
 from deepvesicle.network.resample import sample_all
 from deepvesicle.network.unet import UNetShape, build_unet
@@ -101,13 +102,13 @@ def test_a_blurred_tile_is_part_of_the_blurred_volume(
     whole = ndimage.gaussian_filter(sample_all(tomogram, target), blur, mode="reflect")
     mirrored = np.pad(whole, 70, mode="symmetric")
     box = tuple(slice(s + 70, s + 70 + n) for s, n in zip(start, size, strict=True))
-    np.testing.assert_allclose(_grey_box(tomogram, target, start, size, blur), mirrored[box], rtol=1e-5, atol=2e-3)
+    np.testing.assert_allclose(grey_box(tomogram, target, start, size, blur), mirrored[box], rtol=1e-5, atol=2e-3)
 
 
 def test_z_score_is_measured_on_the_whole_blurred_volume(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deepvesicle.network.inference._PIECE_VOX", 16)
+    monkeypatch.setattr("deepvesicle.network.grey._PIECE_VOX", 16)
     tomogram = _tomogram(rng)
     target = tomogram.grid.rescaled(2.2)
     whole = ndimage.gaussian_filter(sample_all(tomogram, target).astype(np.float64), 1.0)
@@ -127,6 +128,6 @@ def test_a_network_with_blur_has_no_seams(rng: np.random.Generator, tmp_path: Pa
     padded = np.pad(grey, [(20, 20 + n % 2) for n in grey.shape], mode="symmetric")
     whole = np.asarray(model(padded[None, ..., None]))[0, ..., 0]
     expected = 255 * whole[tuple(slice(20, 20 + n) for n in grey.shape)]
-    found = predict(tomogram, network, PredictionSettings(tile_vox=16)).data
+    found = predict(tomogram, network, PredictionSettings(precision="fp32", tile_vox=16)).data
     assert expected.std() > 1
     assert np.abs(found - expected).max() < 0.52

@@ -13,6 +13,7 @@ import pytest
 
 from deepvesicle.network.inference import predict
 from deepvesicle.network.zoo import load_network
+from deepvesicle.settings import PredictionSettings
 from tests.network.datasets import drawn_dataset, drawn_tomogram
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,6 +63,6 @@ def test_a_network_is_trained_under_jax_without_tensorflow(tmp_path: Path) -> No
     assert "devices 2" in done.stdout
     network = load_network(tmp_path / "model")
     there = np.load(tmp_path / "model" / "probability.npy")
-    here = predict(drawn_tomogram()[0], network).data
+    here = predict(drawn_tomogram()[0], network, PredictionSettings(precision="fp32")).data
     assert there.std() > 0
     np.testing.assert_allclose(here.astype(int), there.astype(int), atol=1)

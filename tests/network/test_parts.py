@@ -11,7 +11,7 @@ from scipy import ndimage
 from deepvesicle.errors import DatasetError
 from deepvesicle.grid import Grid, Tomogram
 from deepvesicle.network.dataset import add_volume, read_dataset
-from deepvesicle.network.inference import measure_normalisation
+from deepvesicle.network.grey import measure_normalisation
 from deepvesicle.network.normalise import Z_SCORE, NormalisationMethod
 from deepvesicle.network.parts import DatasetPatches, Part, split
 from deepvesicle.vesicles import Vesicles

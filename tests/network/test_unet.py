@@ -11,16 +11,10 @@ import pytest
 
 from deepvesicle.errors import NetworkError
 from deepvesicle.grid import Grid, Tomogram
-from deepvesicle.network.inference import _padded_region, measure_normalisation, plan_tiles, predict
+from deepvesicle.network.grey import measure_normalisation, padded_region
+from deepvesicle.network.inference import predict
 from deepvesicle.network.resample import sample_all
-from deepvesicle.network.unet import (
-    UNetShape,
-    build_tile_network,
-    build_unet,
-    folded_convolutions,
-    plain_unet,
-    plan_ranges,
-)
+from deepvesicle.network.unet import UNetShape, build_unet, plain_unet, plan_ranges
 from deepvesicle.network.zoo import CONFIG_NAME, WEIGHTS_NAME, load_network, save_network
 from deepvesicle.settings import PredictionSettings
 
@@ -59,37 +53,6 @@ def test_the_graph_without_csbdeep_is_the_same(levels: int, tmp_path: Path, rng:
     np.testing.assert_allclose(ours(grey), theirs(grey), atol=1e-5)
 
 
-@pytest.mark.parametrize("levels", [1, 2, 3])
-def test_tile_network_equals_the_whole_volume_pass(levels: int) -> None:
-    shape = UNetShape(levels=levels, filters=2)
-    model = build_unet(shape)
-    unit, halo = shape.alignment_vox, shape.halo_vox
-    inner = (unit * 2, unit, unit * 3)
-    pad = -(-halo // unit) * unit  # far enough that the zero padding of the whole pass does not reach
-    volume = np.random.default_rng(0).normal(size=tuple(n + 2 * pad for n in inner)).astype(np.float32)
-    whole = np.asarray(model(volume[None, ..., None]))[0, ..., 0]
-    tile_network = build_tile_network(shape, folded_convolutions(model), inner)
-    box = tuple(slice(pad - halo, pad + n + halo) for n in inner)
-    tile = np.asarray(tile_network(volume[box][None, ..., None]))[0, ..., 0]
-    np.testing.assert_allclose(tile, whole[tuple(slice(pad, pad + n) for n in inner)], atol=2e-6)
-
-
-def test_tiles_must_be_aligned(small: tuple[UNetShape, Any]) -> None:
-    shape, model = small
-    with pytest.raises(ValueError, match="multiple of 4"):
-        build_tile_network(shape, folded_convolutions(model), (8, 10, 8))
-
-
-def test_plan_covers_every_voxel_once() -> None:
-    inner, regions = plan_tiles((37, 150, 61), 48, 8)
-    seen = np.zeros((37, 150, 61), dtype=int)
-    for region in regions:
-        seen[region] += 1
-        assert all(r.start % 8 == 0 for r in region)
-    assert seen.min() == seen.max() == 1
-    assert all(n % 8 == 0 and n <= 48 for n in inner)
-
-
 @pytest.mark.parametrize(("start", "size"), [((-9, -3, 2), (20, 30, 20)), ((4, 10, -30), (60, 44, 90))])
 def test_faces_are_mirrored(rng: np.random.Generator, start: tuple[int, ...], size: tuple[int, ...]) -> None:
     grid = Grid((24, 36, 40), 2.2)
@@ -97,7 +60,7 @@ def test_faces_are_mirrored(rng: np.random.Generator, start: tuple[int, ...], si
     pad = 70
     mirrored = np.pad(tomogram.data, pad, mode="symmetric")
     box = tuple(slice(s + pad, s + pad + n) for s, n in zip(start, size, strict=True))
-    np.testing.assert_allclose(_padded_region(tomogram, grid, start, size), mirrored[box], atol=1e-6)
+    np.testing.assert_allclose(padded_region(tomogram, grid, start, size), mirrored[box], atol=1e-6)
 
 
 def test_no_seams_between_tiles(small: tuple[UNetShape, Any], tmp_path: Path, rng: np.random.Generator) -> None:
@@ -105,7 +68,7 @@ def test_no_seams_between_tiles(small: tuple[UNetShape, Any], tmp_path: Path, rn
     network = save_network(tmp_path / "m", model, shape, voxel_nm=2.2, threshold=0.5, card="card")
     grid = Grid((30, 44, 52), 1.9)
     tomogram = Tomogram(rng.normal(size=grid.shape_zyx).astype(np.float32), grid)
-    pieces = predict(tomogram, network, PredictionSettings(tile_vox=16))
+    pieces = predict(tomogram, network, PredictionSettings(precision="fp32", tile_vox=16))
     target = grid.rescaled(2.2)
     assert pieces.grid == target and pieces.data.dtype == np.uint8
     grey = measure_normalisation(tomogram, target).apply(sample_all(tomogram, target))

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from deepvesicle.grid import Grid, Tomogram
-from deepvesicle.network.inference import measure_normalisation, mirror_views, predict
+from deepvesicle.network.grey import measure_normalisation
+from deepvesicle.network.inference import mirror_views, predict
 from deepvesicle.network.normalise import NormalisationMethod
 from deepvesicle.network.resample import sample_all
 from deepvesicle.network.unet import UNetShape
@@ -62,7 +63,7 @@ def test_tiles_in_views_are_the_whole_volume_in_views(
     ]
     inside = tuple(slice(pad, pad + n) for n in grey.shape)
     expected = 255 * np.mean([p[inside] for p in passes], axis=0)
-    found = predict(tomogram, network, PredictionSettings(tile_vox=16, augment=views)).data
+    found = predict(tomogram, network, PredictionSettings(precision="fp32", tile_vox=16, augment=views)).data
     assert expected.std() > 1
     assert np.abs(found - expected).max() < 0.51
     if views > 1:
@@ -75,9 +76,9 @@ def test_a_mirrored_volume_gives_the_mirrored_mean(
 ) -> None:
     tomogram = _tomogram((12, 20, 24), 2.2, rng)
     mirrored = Tomogram(np.ascontiguousarray(np.flip(tomogram.data, axes)), tomogram.grid)
-    settings = PredictionSettings(tile_vox=16, augment=views)
+    settings = PredictionSettings(precision="fp32", tile_vox=16, augment=views)
     one, other = (predict(t, network, settings).data.astype(int) for t in (tomogram, mirrored))
     difference = np.abs(np.flip(other, axes) - one)
     assert difference.max() <= 1 and difference.mean() < 0.01  # rounding to 8 bits
-    plain = predict(mirrored, network, PredictionSettings(tile_vox=16)).data.astype(int)
+    plain = predict(mirrored, network, PredictionSettings(precision="fp32", tile_vox=16)).data.astype(int)
     assert np.abs(np.flip(plain, axes) - one).max() > 10
