@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from deepvesicle.fitting.profile import Floats, working_binning
+from deepvesicle.fitting.profile import working_binning
 from deepvesicle.fitting.shell_model import (
     REACH_NM,
     ModelFit,
@@ -65,6 +65,7 @@ class JointFit:
         """Learn the profile from the first spheres of a list, and move all radii to its middle."""
         examples: list[tuple[Patch, Sphere, list[Sphere]]] = []
         costly = 0
+        crowd = _Crowd(self.spheres, present)
         for row in rows:
             if len(examples) == EXAMPLES:
                 break
@@ -76,7 +77,7 @@ class JointFit:
                 if costly == _COSTLY_EXAMPLES:
                     continue
                 costly += 1
-            examples.append((patch, sphere, self._around(row, present)))
+            examples.append((patch, sphere, crowd.around(row)))
         if not examples:
             return
         self.profile, shift = learn_profile(examples, self.profile, Profile.generic(), self.mapping, self.tables)
@@ -86,12 +87,13 @@ class JointFit:
         self, rows: Iterable[int], present: NDArray[np.bool_], steps: int, progress: Callable[[int], None] | None = None
     ) -> None:
         """Fit some spheres, each with those others that are present where they were before."""
+        crowd = _Crowd(self.spheres, present)
 
         def one(row: int) -> ModelFit | None:
             patch = self._patch(row)
             if patch is None:
                 return None
-            around = self._around(row, present)
+            around = crowd.around(row)
             return fit_sphere(patch, self.spheres[row], self.profile, around, steps=steps, tables=self.tables)
 
         rows = list(rows)
@@ -110,17 +112,27 @@ class JointFit:
         reach = sphere.radius_nm + REACH_NM + MARGIN_NM
         return cut_patch(self.tomogram, self.whitening, sphere.centre_nm, reach)
 
-    def _around(self, row: int, present: NDArray[np.bool_]) -> list[Sphere]:
-        """Spheres whose profile reaches into that of one, but for those that are the same vesicle."""
-        centres, radii = self._arrays()
-        own = self.spheres[row]
-        distance = np.linalg.norm(centres - own.centre_nm, axis=1)
-        near = present & (distance < own.radius_nm + radii + 2 * REACH_NM)
-        near &= distance > SAME_VESICLE * np.maximum(radii, own.radius_nm)
-        near[row] = False
-        return [self.spheres[i] for i in np.flatnonzero(near)]
 
-    def _arrays(self) -> tuple[Floats, Floats]:
-        return np.array([s.centre_nm for s in self.spheres]).reshape(-1, 3), np.array(
-            [s.radius_nm for s in self.spheres]
-        )
+class _Crowd:
+    """Where all spheres are at the moment."""
+
+    def __init__(self, spheres: Sequence[Sphere], present: NDArray[np.bool_]) -> None:
+        from scipy.spatial import cKDTree
+
+        self._spheres, self._present = list(spheres), present
+        self._centres = np.array([s.centre_nm for s in spheres]).reshape(-1, 3)
+        self._radii = np.array([s.radius_nm for s in spheres])
+        self._tree = cKDTree(self._centres) if len(self._centres) else None
+        self._largest = float(self._radii.max(initial=0.0))
+
+    def around(self, row: int) -> list[Sphere]:
+        """Spheres whose profile reaches into that of one, but for those that are the same vesicle."""
+        if self._tree is None:
+            return []
+        own = self._spheres[row]
+        reach = own.radius_nm + self._largest + 2 * REACH_NM
+        rows = np.array(sorted(self._tree.query_ball_point(own.centre_nm, reach)), dtype=int)
+        distance, radii = np.linalg.norm(self._centres[rows] - own.centre_nm, axis=1), self._radii[rows]
+        near = self._present[rows] & (rows != row) & (distance < own.radius_nm + radii + 2 * REACH_NM)
+        near &= distance > SAME_VESICLE * np.maximum(radii, own.radius_nm)
+        return [self._spheres[i] for i in rows[near]]

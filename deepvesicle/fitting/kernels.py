@@ -119,7 +119,9 @@ def draw_shell(
             flat2 = z * z + y * y
             if flat2 > outer2:
                 continue
-            for k in range(start[2], stop[2]):
+            width = np.sqrt(outer2 - flat2)
+            first = max(start[2], int(np.floor((centre[2] - width) / voxel)))
+            for k in range(first, min(stop[2], int(np.ceil((centre[2] + width) / voxel)) + 1)):
                 x = k * voxel - centre[2]
                 square = flat2 + x * x
                 if square < inner2 or square > outer2:
@@ -147,7 +149,9 @@ def shell_products(
             if flat2 > outer2:
                 continue
             plain = steep = steep_x = 0.0
-            for k in range(start[2], stop[2]):
+            width = np.sqrt(outer2 - flat2)
+            first = max(start[2], int(np.floor((centre[2] - width) / voxel)))
+            for k in range(first, min(stop[2], int(np.ceil((centre[2] + width) / voxel)) + 1)):
                 x = k * voxel - centre[2]
                 square = flat2 + x * x
                 if square < inner2 or square > outer2:
@@ -292,3 +296,63 @@ def shell_steps(
                 # Those dropped before too: they may come back, and must not do so by turns.
                 robust[p] = max(1 - (residual[p] / cut) ** 2, 0.0) ** 2 if seen[p] else 1.0
     return state, np.array([amplitude]), hessian, np.where(used, robust, -1.0), force, residual, found[0], found[2]
+
+
+@compiled
+def shell_summary(
+    patches: Floats, shares: Floats, sizes: Floats, alike: Floats, robust: Floats, force: Floats, residual: Floats,
+    match: Floats, power: Floats, amplitude: float, hessian: Floats, calibration: Floats, typical: float, reach: float,
+) -> tuple[Floats, Floats, Floats, Floats, Floats, Floats]:  # fmt: skip
+    """What `shell_fit.fit_shell` tells of the last of its `shell_steps`.
+
+    Returns
+    -------
+    covariance (4, 4), significance and coverage (2,), and for each patch (p,): weight, residual, strength, information.
+    """
+    count = len(shares)
+    weights, residuals = np.zeros(count), np.zeros(count)
+    strengths, information = np.zeros(count), np.zeros(count)
+    score = np.zeros((count, 4))
+    used, coverage, matched, pulls = 0, 0.0, 0.0, 0.0
+    for p in range(count):
+        if robust[p] >= 0:
+            used += 1
+            weights[p] = shares[p] * robust[p]
+            residuals[p] = min(max(residual[p], -reach), reach)
+            score[p, :3] = patches[p] * (robust[p] * force[p])
+            score[p, 3] = robust[p] * force[p]
+            matched += weights[p] * match[p]
+            pulls += (weights[p] * (match[p] - amplitude * shares[p] * power[p])) ** 2
+            if robust[p] > 0.3:
+                coverage += sizes[p]
+        # Outlying patches too: where there is no membrane is what tells a sheet from a sphere.
+        if shares[p] > 0 and power[p] > 0.1 * typical:
+            information[p] = shares[p] ** 2 * power[p]
+            strengths[p] = match[p] / (shares[p] * power[p])
+    small_sample = used / max(used - 4, 1)
+    middle = np.zeros((4, 4))
+    for p in range(count):
+        if robust[p] <= 0:
+            continue
+        for q in range(count):
+            if robust[q] <= 0:
+                continue
+            for i in range(4):
+                part = alike[p, q] * score[p, i]
+                for j in range(4):
+                    middle[i, j] += part * score[q, j]
+    inverse = np.empty((4, 4))
+    for i in range(4):
+        unit = np.zeros(4)
+        unit[i] = 1.0
+        inverse[:, i] = solve(hessian, unit)
+    covariance = np.zeros((4, 4))
+    for i in range(4):
+        for j in range(4):
+            for k in range(4):
+                for m in range(4):
+                    covariance[i, j] += inverse[i, k] * middle[k, m] * inverse[m, j]
+            covariance[i, j] *= small_sample * calibration[i] * calibration[j]
+    error = np.sqrt(pulls * small_sample)
+    significance = matched / error if error > 0 and used > 4 else 0.0
+    return covariance, np.array([significance, coverage]), weights, residuals, strengths, information

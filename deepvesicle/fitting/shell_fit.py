@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from deepvesicle.fitting.kernels import candidate_sums, shell_steps
+from deepvesicle.fitting.kernels import candidate_sums, shell_steps, shell_summary
 from deepvesicle.fitting.profile import Floats, PolarTable, shell_template
 
 #: Reach of the template on either side of the membrane's middle, nm.
@@ -126,11 +126,15 @@ class MatchTables:
 
 @lru_cache(maxsize=64)
 def _matrices(key: bytes, radii: bytes, shifts: bytes) -> tuple[Floats, Floats]:
-    """Template and its derivative at all pairs of radius and distance: cached, as all vesicles share them."""
+    """Template and its derivative at all pairs of radius and distance, side by side, and their squares and product.
+
+    Cached, as all vesicles share them.
+    """
     template = Template(*np.frombuffer(key).reshape(2, -1))
     offsets = np.frombuffer(radii)[:, None] - np.frombuffer(shifts)[None, :]
     step = 0.05
-    return template.at(offsets), (template.at(offsets + step) - template.at(offsets - step)) / (2 * step)
+    value, slope = template.at(offsets), (template.at(offsets + step) - template.at(offsets - step)) / (2 * step)
+    return np.hstack([value, slope]), np.hstack([value**2, value * slope, slope**2])
 
 
 def match_tables(
@@ -147,23 +151,21 @@ def match_tables(
     centre_nm : float
     """
     key = np.stack([template.offsets_nm, template.values]).tobytes()
-    value, slope = _matrices(key, np.round(offsets_nm, 6).tobytes(), np.round(shifts_nm, 6).tobytes())
+    single, squared = _matrices(key, np.round(offsets_nm, 6).tobytes(), np.round(shifts_nm, 6).tobytes())
     background = float((table.counts * table.means).sum() / max(float(table.counts.sum()), 1e-12))
     grey = table.counts * (table.means - background)
-    return MatchTables(
-        float(shifts_nm[0]) + centre_nm,
-        float(shifts_nm[1] - shifts_nm[0]),
-        grey @ value,
-        -(grey @ slope),
-        table.counts @ value**2,
-        -2 * (table.counts @ (value * slope)),
-        table.counts @ slope**2,
-    )
+    match, match_slope = np.hsplit(grey @ single, 2)
+    power, product, stiffness = np.hsplit(table.counts @ squared, 3)
+    first, step = float(shifts_nm[0]) + centre_nm, float(shifts_nm[1] - shifts_nm[0])
+    return MatchTables(first, step, match, -match_slope, power, -2 * product, stiffness)
 
 
 @lru_cache(maxsize=4)
-def _candidates(patches: bytes) -> tuple[Floats, Floats, NDArray[np.float32]]:
-    """Displacements (k, 3), radii (k,) and ray distances (k, p) to try, all as shares of the start radius."""
+def _candidates(patches: bytes) -> tuple[Floats, Floats, NDArray[np.float32], Floats]:
+    """Displacements (k, 3), radii (k,) and ray distances (k, p) to try, all as shares of the start radius.
+
+    Also minus the logarithm of how probable each is beforehand (k,).
+    """
     directions = np.frombuffer(patches).reshape(-1, 3)
     line = np.arange(-4, 5) * 0.1
     ball = np.stack(np.meshgrid(line, line, line, indexing="ij"), axis=-1).reshape(-1, 3)
@@ -173,7 +175,11 @@ def _candidates(patches: bytes) -> tuple[Floats, Floats, NDArray[np.float32]]:
     radius = np.tile(radii, len(ball))
     along = displacement @ directions.T
     inside = radius[:, None] ** 2 - (displacement**2).sum(axis=1)[:, None] + along**2
-    return displacement, radius, (along + np.sqrt(np.maximum(inside, 0))).astype(np.float32)
+    # Student's t with two degrees of freedom: most start spheres are nearly right, some are far off.
+    prior = 2.5 * np.log1p((displacement**2).sum(axis=1) / (2 * 0.08**2)) + 1.5 * np.log1p(
+        np.log(radius) ** 2 / (2 * 0.07**2)
+    )
+    return displacement, radius, (along + np.sqrt(np.maximum(inside, 0))).astype(np.float32), prior
 
 
 def coarse_search(tables: MatchTables, patches: Floats, resolved: Floats, radius_nm: float) -> tuple[Floats, float]:
@@ -181,7 +187,7 @@ def coarse_search(tables: MatchTables, patches: Floats, resolved: Floats, radius
 
     The gain in log-likelihood of each is weighed against a long-tailed prior about the start sphere.
     """
-    displacement, radius, distance = _candidates(np.ascontiguousarray(patches).tobytes())
+    displacement, radius, distance, prior = _candidates(np.ascontiguousarray(patches).tobytes())
     match, power = candidate_sums(
         distance,
         (tables.match * resolved[:, None]).astype(np.float32),
@@ -193,10 +199,6 @@ def coarse_search(tables: MatchTables, patches: Floats, resolved: Floats, radius
     good = tables.power > 0.2 * np.median(tables.power)
     noise = float(np.median(tables.match[good] ** 2 / tables.power[good])) / CHI2_MEDIAN if good.any() else 1.0
     gain = np.maximum(match, 0) ** 2 / np.maximum(power, 1e-3 * float(power.max()) + 1e-12) / max(noise, 1e-12) / 2
-    # Student's t with two degrees of freedom: most start spheres are nearly right, some are far off.
-    prior = 2.5 * np.log1p((displacement**2).sum(axis=1) / (2 * 0.08**2)) + 1.5 * np.log1p(
-        np.log(radius) ** 2 / (2 * 0.07**2)
-    )
     best = int(np.argmax(gain - prior))
     return displacement[best] * radius_nm, float(radius[best] * radius_nm)
 
@@ -305,31 +307,31 @@ def fit_shell(
         CHI2_MEDIAN,
     )
     amplitude = float(depth[0])
-    used = robust >= 0
-    robust = np.where(used, robust, 0.0)
-    weights = shares * robust
-    scores = np.column_stack([patches, np.ones(len(patches))]) * (robust * force)[:, None]
-    inverse = np.linalg.pinv(hessian)
-    count = int(used.sum())
-    small_sample = count / max(count - 4, 1)
-    near = _alike(np.ascontiguousarray(patches).tobytes())
-    covariance = inverse @ (scores.T @ near @ scores) @ inverse * small_sample * np.outer(_CALIBRATION, _CALIBRATION)
-    pulls = weights * (match - amplitude * shares * power)
-    error = float(np.sqrt((pulls**2).sum() * small_sample))
-    significance = float((weights * match).sum()) / error if error > 0 and count > 4 else 0.0
-    # Outlying patches too: where there is no membrane is what tells a sheet from a sphere.
-    seen = (shares > 0) & (power > 0.1 * typical)
-    information = np.where(seen, shares**2 * power, 0.0)
-    strengths = np.where(seen, match / np.where(seen, shares * power, 1.0), 0.0)
+    covariance, told, weights, residuals, strengths, information = shell_summary(
+        patches,
+        shares,
+        sizes,
+        _alike(np.ascontiguousarray(patches).tobytes()),
+        robust,
+        force,
+        residual,
+        match,
+        power,
+        amplitude,
+        hessian,
+        _CALIBRATION,
+        typical,
+        reach,
+    )
     return ShellFit(
         state[:3],
         float(state[3]),
         amplitude,
-        significance,
+        float(told[0]),
         covariance,
         weights,
-        np.clip(np.where(used, residual, 0.0), -reach, reach),
-        float((sizes * (used & (robust > 0.3))).sum()),
+        residuals,
+        float(told[1]),
         patches,
         strengths,
         information,

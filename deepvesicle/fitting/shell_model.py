@@ -21,6 +21,7 @@ from scipy import fft
 
 from deepvesicle.fitting.kernels import draw_shell, knot_products, shell_products
 from deepvesicle.fitting.profile import Floats, landmarks, read_box, shell_template, working_binning
+from deepvesicle.fitting.sphere_kernels import fit_inside
 from deepvesicle.fitting.whitening import Whitening
 from deepvesicle.grid import Tomogram
 
@@ -46,6 +47,10 @@ _NEAR_NM = 5.0
 _MOST_NM = 7.5
 #: Longest step of a fit, nm, and the step that ends it.
 _MAX_STEP_NM, _LAST_STEP_NM = 2.0, 0.03
+#: Smallest radius, nm; longest step of the depth, and its bounds.
+_LEAST_RADIUS_NM, _DEPTH_STEP, _DEPTHS = 3.0, 0.5, (0.1, 4.0)
+#: Factor between the radii of tables of inner products.
+LADDER = 1.1
 
 
 @dataclass(frozen=True)
@@ -256,6 +261,10 @@ class Normals(Protocol):
         """Weighted inner products (5, 5) of the derivatives of a sphere, at depth 1."""
         ...
 
+    def rungs(self, profile: Profile, radius_nm: float) -> tuple[int, Floats]:
+        """What `normal` is interpolated from about a radius: powers of `LADDER` from the first on."""
+        ...
+
     def gram(self, radius_nm: float) -> Floats:
         """Weighted inner products (k, k) of a sphere's parts that belong to the profile's knots, at depth 1."""
         ...
@@ -292,7 +301,13 @@ def fit_sphere(
     pull = patch.whitened(patch.without(neighbours, profile))
     sphere = start
     own: Floats | None = None
-    for step in range(steps + 1):
+    step = 0
+    while True:
+        if tables is not None and patch.holds(sphere, _MOST_NM):
+            done, step, sphere, match, normal = _steps_inside(patch, pull, sphere, profile, tables, step, steps)
+            pulled = normal[:, 4]
+            if done:
+                break
         if not patch.reaches(sphere):
             return None
         if tables is not None and patch.holds(sphere, _NEAR_NM):
@@ -323,13 +338,29 @@ def fit_sphere(
         move[:4] *= min(1.0, _MAX_STEP_NM / max(longest, 1e-12))
         sphere = Sphere(
             sphere.centre_nm + move[:3],
-            max(sphere.radius_nm + float(move[3]), 3.0),
-            float(np.clip(sphere.depth + np.clip(move[4], -0.5, 0.5), 0.1, 4.0)),
+            max(sphere.radius_nm + float(move[3]), _LEAST_RADIUS_NM),
+            float(np.clip(sphere.depth + np.clip(move[4], -_DEPTH_STEP, _DEPTH_STEP), *_DEPTHS)),
         )
+        step += 1
     scale = np.array([sphere.depth] * 4 + [1.0])
     covariance = np.linalg.pinv(normal * scale[:, None] * scale[None, :])
     gain = sphere.depth * float(match[4]) - 0.5 * sphere.depth**2 * float(pulled[4])
     return ModelFit(sphere, covariance, gain)
+
+
+def _steps_inside(
+    patch: Patch, pull: Array, start: Sphere, profile: Profile, tables: Normals, step: int, steps: int
+) -> tuple[bool, int, Sphere, Floats, Floats]:
+    """The steps of a fit while the sphere lies whole in its box; see `sphere_kernels.fit_inside`."""
+    first, rungs = tables.rungs(profile, start.radius_nm)
+    inner = np.array([[s.start for s in patch.inner], [s.stop - 1 for s in patch.inner]]) * patch.voxel_nm
+    state = np.array([*start.centre_nm, start.radius_nm, start.depth])
+    done, step, state, match, normal = fit_inside(
+        pull, patch.mask, *profile.tables, patch.origin_nm, inner, state, step, steps, rungs, first, LADDER,
+        patch.voxel_nm, REACH_NM, _TABLE_STEP_NM, _MOST_NM, _DEPTH_SD, _MAX_STEP_NM, _LAST_STEP_NM, _LEAST_RADIUS_NM,
+        (_DEPTH_STEP, *_DEPTHS),
+    )  # fmt: skip
+    return bool(done), int(step), Sphere(state[:3], float(state[3]), float(state[4])), match, normal
 
 
 def rendered_gain(patch: Patch, sphere: Sphere, profile: Profile, neighbours: Sequence[Sphere] = ()) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 
 from deepvesicle.fitting.profile import Floats
 from deepvesicle.fitting.shell_model import (
+    LADDER,
     REACH_NM,
     Patch,
     Profile,
@@ -22,8 +23,6 @@ from deepvesicle.fitting.shell_model import (
 )
 from deepvesicle.fitting.whitening import Whitening
 
-#: Factor between the radii of the tables.
-_LADDER = 1.1
 #: Around a sphere's reach, a box has this much more, nm.
 _MARGIN_NM = 8.0
 
@@ -47,26 +46,32 @@ class ShellTables:
 
     def normal(self, profile: Profile, radius_nm: float) -> Floats:
         """Weighted inner products (5, 5) of the derivatives by centre, radius and depth, at depth 1."""
+        return self._between(lambda rung: self._normal_at(profile, rung), radius_nm)
+
+    def _normal_at(self, profile: Profile, rung: int) -> Floats:
+        """The table of one rung, made when it is first asked for."""
         self._profiles[id(profile)] = profile  # so that no other takes its id
+        key = (id(profile), rung)
+        if key not in self._normals:
+            patch, sphere = self._example(LADDER**rung)
+            table = normal_matrix(patch, sphere, profile)
+            # A whole sphere is even about its centre; what is left is where this one lies between the voxels.
+            table[:3, 3:] = table[3:, :3] = 0.0
+            self._normals[key] = table
+        return self._normals[key]
 
-        def make(rung: int) -> Floats:
-            key = (id(profile), rung)
-            if key not in self._normals:
-                patch, sphere = self._example(_LADDER**rung)
-                table = normal_matrix(patch, sphere, profile)
-                # A whole sphere is even about its centre; what is left is where this one lies between the voxels.
-                table[:3, 3:] = table[3:, :3] = 0.0
-                self._normals[key] = table
-            return self._normals[key]
-
-        return self._between(make, radius_nm)
+    def rungs(self, profile: Profile, radius_nm: float) -> tuple[int, Floats]:
+        """What `normal` is interpolated from about a radius: first rung, and tables over squared radii (k, 5, 5)."""
+        low = int(np.floor(np.log(radius_nm) / np.log(LADDER)))
+        steps = range(low - 1, low + 3)
+        return steps.start, np.stack([self._normal_at(profile, rung) / LADDER ** (2 * rung) for rung in steps])
 
     def gram(self, radius_nm: float) -> Floats:
         """Weighted inner products (k, k) of a sphere's parts that belong to the profile's knots, at depth 1."""
 
         def make(rung: int) -> Floats:
             if rung not in self._grams:
-                patch, sphere = self._example(_LADDER**rung)
+                patch, sphere = self._example(LADDER**rung)
                 region, columns = knot_columns(patch, sphere)
                 self._grams[rung] = gram_matrix(patch, region, columns)
             return self._grams[rung]
@@ -75,10 +80,10 @@ class ShellTables:
 
     def _between(self, make: Callable[[int], Floats], radius_nm: float) -> Floats:
         """A table at a radius; its entries grow about as the sphere's surface."""
-        place = float(np.log(radius_nm) / np.log(_LADDER))
+        place = float(np.log(radius_nm) / np.log(LADDER))
         low = int(np.floor(place))
         part = place - low
-        below, above = (make(rung) / _LADDER ** (2 * rung) for rung in (low, low + 1))
+        below, above = (make(rung) / LADDER ** (2 * rung) for rung in (low, low + 1))
         return np.asarray(((1 - part) * below + part * above) * radius_nm**2)
 
     def _example(self, radius_nm: float) -> tuple[Patch, Sphere]:
