@@ -14,6 +14,7 @@ from deepvesicle.errors import BadInputError, NetworkError
 from deepvesicle.fitting.evidence import MASK_SCORE, Evidence
 from deepvesicle.grid import Probability, Tomogram
 from deepvesicle.marks import Drawn, Floats
+from deepvesicle.memory import release
 from deepvesicle.placing import Fate, Fitter, Limits, place_marks
 from deepvesicle.settings import Settings
 from deepvesicle.spheres import are_cut
@@ -64,8 +65,13 @@ def segment(
     probability: Probability | None = None,
     region: Region | None = None,
     progress: Progress | None = None,
+    out: NDArray[np.uint8] | None = None,
+    memory_bytes: int | None = None,
 ) -> Result:
     """Find the vesicles of a tomogram.
+
+    Nothing that grows with the tomogram is held in memory, but for a bit a voxel: the network goes over it piece by
+    piece, vesicles are told apart and fitted in boxes, and pages of memory maps are let go of.
 
     Parameters
     ----------
@@ -82,6 +88,10 @@ def segment(
         Only vesicles whose centre is inside count; the others are rejected.
     progress : callable, optional
         Called with (stage, done, in all).
+    out : uint8 array, optional
+        Where the network writes, of the shape of `tomogram.grid.rescaled(network.voxel_nm)`: a memory map, say.
+    memory_bytes : int, optional
+        What the process may take at its peak; `deepvesicle.memory.default_budget` if not given.
 
     Returns
     -------
@@ -100,12 +110,22 @@ def segment(
     from deepvesicle.fitting.tilts import find_tilts
     from deepvesicle.fitting.whitening import estimate_whitening
 
+    notes: list[str] = []
     if probability is None:
         if network is None:
             raise ValueError("segment needs a network or a probability")
         from deepvesicle.network.inference import predict
 
-        probability = predict(tomogram, network, settings.prediction, progress=progress)
+        probability = predict(
+            tomogram,
+            network,
+            settings.prediction,
+            progress=progress,
+            out=out,
+            memory_bytes=memory_bytes,
+            notify=notes.append,
+        )
+        release()
     _check_same_space(probability, tomogram)
     threshold = settings.proposal.threshold
     if threshold is None:
@@ -134,7 +154,7 @@ def segment(
         vesicles = vesicles.with_status(outside, Status.REJECTED, "the centre lies outside the mask")
     vesicles = judge(vesicles, settings.outliers, settings.proposal)
     warnings = (tilts.warning,) if tilts.warning else ()
-    return Result(_with_cut(vesicles), probability, (tilts.note,), warnings)
+    return Result(_with_cut(vesicles), probability, (*notes, tilts.note), warnings)
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,6 +42,13 @@ EllipsoidOption = Annotated[
 GapOption = Annotated[
     int | None, typer.Option(metavar="N", help="Voxels to leave between the labels of vesicles, by default 0.")
 ]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Most memory to use, such as 2GB; by default 2.5 GB, or three quarters of what is free if that is less.",
+    ),
+]
 SettingsOption = Annotated[
     Path | None, typer.Option(metavar="TOML", help="File with settings; options on the command line win.")
 ]

@@ -7,10 +7,34 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deepvesicle.commands.options import InvertOption, OverwriteOption, TomogramArgument, VoxelSizeOption
+from deepvesicle.commands.options import (
+    EllipsoidOption,
+    GapOption,
+    InvertOption,
+    MaxRadiusOption,
+    MemoryOption,
+    MinRadiusOption,
+    ModelOption,
+    OverwriteOption,
+    SaveProbabilityOption,
+    SettingsOption,
+    ThresholdOption,
+    TiltAxisOption,
+    TiltRangeOption,
+    TomogramArgument,
+    ViewsOption,
+    VoxelSizeOption,
+)
 
 if TYPE_CHECKING:
-    from deepvesicle.grid import Tomogram
+    from collections.abc import Callable
+    from contextlib import ExitStack
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from deepvesicle.files.staged import StagedFiles
+    from deepvesicle.grid import Grid, Tomogram
     from deepvesicle.settings import Settings
     from deepvesicle.vesicles import Vesicles
 
@@ -23,9 +47,7 @@ def segment(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the results; the tomogram's own by default.")
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="Network: the name of a shipped one, or the folder of your own.")
-    ] = "default",
+    model: ModelOption = "default",
     voxel_size: VoxelSizeOption = None,
     invert: InvertOption = False,
     mask: Annotated[
@@ -34,72 +56,57 @@ def segment(
             help="Cell outline: closed contours (.mod) or a label volume; only vesicles centred inside count."
         ),
     ] = None,
-    min_radius: Annotated[
-        float | None, typer.Option(metavar="NM", help="Smallest outer radius, by default 12.")
-    ] = None,
-    max_radius: Annotated[
-        float | None, typer.Option(metavar="NM", help="Largest outer radius, by default 100.")
-    ] = None,
-    threshold: Annotated[
-        float | None, typer.Option(help="Probability from which a voxel counts; the model's own by default.")
-    ] = None,
-    views: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Mirror images averaged: 1 (default), 2, 4 or 8; N times the time."),
-    ] = None,
-    save_probability: Annotated[
-        bool, typer.Option("--save-probability", help="Also write the network's probability (MRC).")
-    ] = False,
+    min_radius: MinRadiusOption = None,
+    max_radius: MaxRadiusOption = None,
+    threshold: ThresholdOption = None,
+    views: ViewsOption = None,
+    save_probability: SaveProbabilityOption = False,
     from_probability: Annotated[
         Path | None, typer.Option(metavar="MRC", help="Use a probability written earlier; the network is not run.")
     ] = None,
-    tilt_range: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LOW,HIGH", help="Lowest and highest tilt, degrees; by default as the missing wedge shows."
-        ),
-    ] = None,
-    tilt_axis: Annotated[str | None, typer.Option(metavar="y|x", help="Axis of the tilt series, by default y.")] = None,
-    ellipsoid: Annotated[
-        bool, typer.Option("--ellipsoid", help="Also fit an ellipsoid to each vesicle, for the table.")
-    ] = False,
-    gap: Annotated[
-        int | None, typer.Option(metavar="N", help="Voxels to leave between the labels of vesicles, by default 0.")
-    ] = None,
+    tilt_range: TiltRangeOption = None,
+    tilt_axis: TiltAxisOption = None,
+    ellipsoid: EllipsoidOption = False,
+    gap: GapOption = None,
+    memory: MemoryOption = None,
     overwrite: OverwriteOption = False,
-    settings: Annotated[
-        Path | None, typer.Option(metavar="TOML", help="File with settings; options on the command line win.")
-    ] = None,
+    settings: SettingsOption = None,
 ) -> None:
     """Find the vesicles of a tomogram: IMOD model, labels, table, overview picture and run record."""
-    from deepvesicle.files.tomogram import read_tomogram
+    from contextlib import ExitStack
 
-    chosen = _settings(
+    from deepvesicle.files.tomogram import read_tomogram
+    from deepvesicle.memory import parse_memory
+
+    chosen = merged_settings(
         settings,
         prediction={"augment": views},
         proposal={"min_radius_nm": min_radius, "max_radius_nm": max_radius, "threshold": threshold},
         refinement={
-            "tilt_range_deg": _tilt_range(tilt_range),
+            "tilt_range_deg": tilt_range_of(tilt_range),
             "tilt_axis": tilt_axis,
             "ellipsoid": ellipsoid or None,
         },
         labels={"gap_vox": gap},
     )
+    budget = parse_memory(memory) if memory is not None else None
     folder = output or tomogram.parent
     paths = output_paths(folder, stem_of(tomogram), save_probability)
     refuse_existing(paths, overwrite)
-    volume = read_tomogram(tomogram, voxel_nm=voxel_size, invert=invert)
-    vesicles = run(
-        volume,
-        tomogram,
-        paths,
-        chosen,
-        model=model,
-        mask=mask,
-        from_probability=from_probability,
-        overwrite=overwrite,
-        voxel_source="option" if voxel_size else "header",
-    )
+    with ExitStack() as stack:
+        buffer = scratch_buffer(stack, folder)
+        vesicles = run(
+            read_tomogram(tomogram, voxel_nm=voxel_size, invert=invert, buffer=buffer),
+            tomogram,
+            paths,
+            chosen,
+            model=model,
+            mask=mask,
+            from_probability=from_probability,
+            overwrite=overwrite,
+            voxel_source="option" if voxel_size else "header",
+            memory_bytes=budget,
+        )
     for line in summary_lines(vesicles):
         print(line)
     for path in paths.values():
@@ -117,81 +124,149 @@ def run(
     from_probability: Path | None = None,
     overwrite: bool = False,
     voxel_source: str = "header",
+    memory_bytes: int | None = None,
 ) -> Vesicles:
-    """Segment a tomogram that has been read, and write all results to `paths` (see `output_paths`)."""
+    """Segment a tomogram that has been read, and write all results to `paths` (see `output_paths`).
+
+    They appear together at the end, or none of them does.
+    """
+    from contextlib import ExitStack
+
     from deepvesicle.commands.console import warn
     from deepvesicle.commands.stages import stage_progress
-    from deepvesicle.files.imod import write_vesicles_model
     from deepvesicle.files.quality import contrast_sign
     from deepvesicle.files.region import read_region
     from deepvesicle.files.run_record import RunRecord
-    from deepvesicle.files.tables import write_vesicles_csv
-    from deepvesicle.files.tomogram import read_probability, write_labels, write_probability
-    from deepvesicle.fitting.rasterize import rasterize, without_label
+    from deepvesicle.files.staged import staged_files
+    from deepvesicle.files.tomogram import read_probability, write_probability
+    from deepvesicle.memory import default_budget
     from deepvesicle.network.zoo import load_network
     from deepvesicle.pipeline import counts, evidence_of
     from deepvesicle.pipeline import segment as find
-    from deepvesicle.report.overview import write_overview
 
+    memory_bytes = memory_bytes or default_budget()
     network = load_network(model)
     inputs = {"tomogram": source, "model": network.folder}
     if mask is not None:
         inputs["mask"] = mask
     if from_probability is not None:
         inputs["probability"] = from_probability
-    record = RunRecord.start(
-        "segment",
-        settings,
-        inputs,
-        voxel_nm=volume.grid.voxel_nm,
-        voxel_source=voxel_source,
-        invert=volume.invert,
-    )
-    region = read_region(mask, volume.grid) if mask is not None else None
-    probability = read_probability(from_probability) if from_probability is not None else None
-    warnings = list(volume.notes)
-    if contrast_sign(volume).sign == "bright":
-        warnings.append(
-            "dense matter seems to be bright in this tomogram; deepvesicle needs it dark: "
-            + ("try without --invert" if volume.invert else "try --invert")
-        )
-    for text in warnings:
-        warn(text)
-    with stage_progress() as progress:
-        result = find(
-            volume,
+    with staged_files(paths, overwrite=overwrite) as staged, ExitStack() as stack:
+        folder = paths["labels"].parent
+        mask_grid = volume.grid.rescaled(network.voxel_nm) if from_probability is None else None
+        check_room(folder, volume.grid, mask_grid, "probability" in paths)
+        record = RunRecord.start(
+            "segment",
             settings,
-            network=network,
-            evidence=evidence_of(network),
-            probability=probability,
-            region=region,
-            progress=progress,
+            inputs,
+            voxel_nm=volume.grid.voxel_nm,
+            voxel_source=voxel_source,
+            invert=volume.invert,
         )
-    for text in result.warnings:
-        warn(text)
-    vesicles = result.vesicles
-    if "probability" in paths:
-        write_probability(paths["probability"], result.probability, overwrite=overwrite)
-    labels = rasterize(vesicles, gap_vox=settings.labels.gap_vox)
-    write_labels(paths["labels"], labels, overwrite=overwrite)
-    hidden = without_label(vesicles, labels)
-    if hidden:
-        warnings.append(
-            f"{len(hidden)} vesicles have no voxel in the labels, as others and the gap take all of theirs: "
-            + ", ".join(str(i) for i in hidden[:10])
+        region = read_region(mask, volume.grid) if mask is not None else None
+        probability = None
+        if from_probability is not None:
+            probability = read_probability(from_probability, buffer=scratch_buffer(stack, folder))
+        warnings = list(volume.notes)
+        if contrast_sign(volume).sign == "bright":
+            warnings.append(
+                "dense matter seems to be bright in this tomogram; deepvesicle needs it dark: "
+                + ("try without --invert" if volume.invert else "try --invert")
+            )
+        for text in warnings:
+            warn(text)
+        with ExitStack() as scratch:
+            out = None
+            if mask_grid is not None:
+                out = scratch_buffer(scratch, folder)(mask_grid.voxel_count).reshape(mask_grid.shape_zyx)
+            with stage_progress() as progress:
+                result = find(
+                    volume,
+                    settings,
+                    network=network,
+                    evidence=evidence_of(network),
+                    probability=probability,
+                    region=region,
+                    progress=progress,
+                    out=out,
+                    memory_bytes=memory_bytes,
+                )
+            for text in result.warnings:
+                warn(text)
+            vesicles, notes, doubts = result.vesicles, result.notes, result.warnings
+            if "probability" in paths:
+                with staged.place("probability") as place:
+                    write_probability(place, result.probability)
+            del result, out, probability
+        hidden = _write_results(staged, volume, vesicles, settings.labels.gap_vox)
+        if hidden:
+            warnings.append(hidden)
+            warn(hidden)
+        done = record.finished(
+            outputs=list(paths.values()), counts=counts(vesicles), warnings=[*warnings, *doubts], notes=notes
         )
-        warn(warnings[-1])
-    write_vesicles_csv(paths["table"], vesicles, overwrite=overwrite)
-    write_overview(paths["overview"], volume, vesicles, overwrite=overwrite)
-    write_vesicles_model(paths["model"], vesicles, overwrite=overwrite)
-    done = record.finished(
-        outputs=list(paths.values()),
-        counts=counts(vesicles),
-        warnings=[*warnings, *result.warnings],
-        notes=result.notes,
-    )
-    done.write(paths["record"], overwrite=overwrite)
+        with staged.place("record") as place:
+            done.write(place)
     return vesicles
+
+
+def _write_results(staged: StagedFiles, volume: Tomogram, vesicles: Vesicles, gap_vox: int) -> str:
+    """Write labels, table, picture and model; gives what the user should know of the labels."""
+    from deepvesicle.files.imod import write_vesicles_model
+    from deepvesicle.files.labels import write_drawn_labels
+    from deepvesicle.files.tables import write_vesicles_csv
+    from deepvesicle.fitting.rasterize import draw_slab
+    from deepvesicle.report.overview import write_overview
+
+    seen: set[int] = set()
+
+    def draw(grid: Grid, out: NDArray[np.uint16]) -> list[tuple[int, int, tuple[slice, slice, slice]]]:
+        drawn = draw_slab(vesicles, grid, out, gap_vox=gap_vox)
+        seen.update(number for number, count, _ in drawn if count)
+        return drawn
+
+    with staged.place("labels") as place:
+        write_drawn_labels(place, vesicles.grid, draw)
+    with staged.place("table") as place:
+        write_vesicles_csv(place, vesicles)
+    with staged.place("overview") as place:
+        write_overview(place, volume, vesicles)
+    with staged.place("model") as place:
+        write_vesicles_model(place, vesicles)
+    hidden = [number for number in vesicles.ids[vesicles.accepted].tolist() if number not in seen]
+    if not hidden:
+        return ""
+    return (
+        f"{len(hidden)} vesicles have no voxel in the labels, as others and the gap take all of theirs: "
+        + ", ".join(str(i) for i in hidden[:10])
+    )
+
+
+def scratch_buffer(stack: ExitStack, folder: Path) -> Callable[[int], NDArray[np.uint8]]:
+    """Give a function that makes places for so many bytes on the disk of a folder, gone when `stack` is closed."""
+    from deepvesicle.files.scratch import scratch_array
+
+    there = folder if folder.is_dir() else folder.parent
+
+    def make(size: int) -> NDArray[np.uint8]:
+        return stack.enter_context(scratch_array(there, (size,), "u1"))
+
+    return make
+
+
+def check_room(folder: Path, grid: Grid, mask_grid: Grid | None, save_probability: bool) -> None:
+    """Refuse to begin where the disk is too full for what will be written.
+
+    Raises
+    ------
+    NoSpaceError
+    """
+    from deepvesicle.files.scratch import check_space
+
+    scratch = mask_grid.voxel_count if mask_grid is not None else 0
+    kept = 4 * (mask_grid or grid).voxel_count if save_probability else 0
+    # The probability is gone before the labels are drawn.
+    check_space(folder, max(scratch, 2 * grid.voxel_count) + kept, "the results")
 
 
 def stem_of(path: Path) -> str:
@@ -209,10 +284,10 @@ def output_paths(folder: Path, stem: str, probability: bool = False) -> dict[str
         "labels": f"{stem}_labels.mrc",
         "table": f"{stem}_vesicles.csv",
         "overview": f"{stem}_overview.png",
-        "record": f"{stem}_run.json",
     }
     if probability:
         names["probability"] = f"{stem}_probability.mrc"
+    names["record"] = f"{stem}_run.json"  # the last: it says that all are there
     return {key: folder / name for key, name in names.items()}
 
 
@@ -223,17 +298,9 @@ def refuse_existing(paths: dict[str, Path], overwrite: bool) -> None:
     ------
     OutputExistsError, UsageError
     """
-    from deepvesicle.errors import OutputExistsError
-    from deepvesicle.files.atomic import check_output
+    from deepvesicle.files.staged import check_outputs
 
-    existing = [path for path in paths.values() if path.exists()]
-    if existing and not overwrite:
-        more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
-        raise OutputExistsError(
-            f"{existing[0]}{more} exists already", remedy="Give --overwrite to replace, or another place with -o"
-        )
-    for path in paths.values():
-        check_output(path, overwrite=overwrite)
+    check_outputs(list(paths.values()), overwrite=overwrite)
 
 
 def summary_lines(vesicles: Vesicles) -> list[str]:
@@ -260,7 +327,7 @@ def summary_lines(vesicles: Vesicles) -> list[str]:
     return lines
 
 
-def _settings(
+def merged_settings(
     path: Path | None,
     *,
     prediction: dict[str, Any],
@@ -268,7 +335,15 @@ def _settings(
     refinement: dict[str, Any],
     labels: dict[str, Any],
 ) -> Settings:
-    """Defaults, then the file, then the options that are given (not None)."""
+    """Defaults, then the file, then the options that are given (not None).
+
+    Raises
+    ------
+    UsageError
+        An option makes no sense.
+    BadInputError
+        The file cannot be read, or makes no sense.
+    """
     from dataclasses import replace
 
     from deepvesicle.errors import UsageError
@@ -282,15 +357,8 @@ def _settings(
         refinement=replace(settings.refinement, **_given(refinement)),
         labels=replace(settings.labels, **_given(labels)),
     )
-    limits, axis, gap = settings.proposal, settings.refinement.tilt_axis, settings.labels.gap_vox
-    if not 0 < limits.min_radius_nm < limits.max_radius_nm < float("inf"):
-        raise UsageError(
-            "the limits of the radius make no sense",
-            expected="0 < --min-radius < --max-radius, in nm",
-            got=f"{limits.min_radius_nm:g} and {limits.max_radius_nm:g}",
-        )
-    if limits.threshold is not None and not 0 < limits.threshold < 1:
-        raise UsageError("--threshold is not a probability", expected="between 0 and 1", got=f"{limits.threshold:g}")
+    _check_proposal(settings, path, proposal)
+    axis, gap = settings.refinement.tilt_axis, settings.labels.gap_vox
     if axis not in TILT_AXES:
         raise UsageError("--tilt-axis is not an axis of tilting", expected=" or ".join(TILT_AXES), got=repr(axis))
     if settings.prediction.augment not in VIEWS:
@@ -304,11 +372,34 @@ def _settings(
     return settings
 
 
+def _check_proposal(settings: Settings, path: Path | None, options: dict[str, Any]) -> None:
+    """Refuse limits and thresholds that make no sense; says whether the file or an option is to blame."""
+    from deepvesicle.errors import BadInputError, UsageError
+
+    limits = settings.proposal
+    if not 0 < limits.min_radius_nm < limits.max_radius_nm < float("inf"):
+        got = f"{limits.min_radius_nm:g} and {limits.max_radius_nm:g}"
+        if options.get("min_radius_nm") is None and options.get("max_radius_nm") is None:
+            raise BadInputError(
+                f"{path}: the limits of the radius make no sense",
+                expected="0 < proposal.min_radius_nm < proposal.max_radius_nm",
+                got=got,
+            )
+        raise UsageError(
+            "the limits of the radius make no sense", expected="0 < --min-radius < --max-radius, in nm", got=got
+        )
+    if limits.threshold is not None and not 0 < limits.threshold < 1:
+        expected, got = "more than 0 and less than 1", f"{limits.threshold:g}"
+        if options.get("threshold") is None:
+            raise BadInputError(f"{path}: proposal.threshold is not valid", expected=expected, got=got)
+        raise UsageError("--threshold cannot be used", expected=expected, got=got)
+
+
 def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _tilt_range(text: str | None) -> tuple[float, float] | None:
+def tilt_range_of(text: str | None) -> tuple[float, float] | None:
     """Two numbers with a comma between them.
 
     Raises
@@ -331,3 +422,7 @@ def _tilt_range(text: str | None) -> tuple[float, float] | None:
             got=text,
         )
     return low, high
+
+
+# What `deepvesicle.commands.batch` calls them.
+_settings, _tilt_range = merged_settings, tilt_range_of

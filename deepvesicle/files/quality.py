@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from deepvesicle.files.tomogram import statistics
 from deepvesicle.grid import Grid, Tomogram
+from deepvesicle.memory import ReadPages
 
 Floats = NDArray[np.float64]
 
@@ -168,8 +169,10 @@ def _blocks(tomogram: Tomogram) -> Iterator[_Block]:
     count = max(8, int(_MAX_WORK_VOXELS // (np.prod(sizes) / factor**3)))
     if len(places) > count:  # any part of them, but always the same
         places = places[np.sort(np.random.default_rng(0).permutation(len(places))[:count])]
+    pages = ReadPages()
     for place in places:
         grey = tomogram.grey(tuple(slice(s, s + size) for s, size in zip(place, sizes, strict=True)))  # type: ignore[arg-type]
+        pages.note(tomogram.data, grey.shape)
         if factor > 1 and min(grey.shape) >= factor:
             nz, ny, nx = (n // factor for n in grey.shape)
             grey = grey[: nz * factor, : ny * factor, : nx * factor]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Union
@@ -24,6 +24,7 @@ from deepvesicle.errors import TomogramError
 from deepvesicle.files.atomic import new_file
 from deepvesicle.files.mrc_header import HEADER_BYTES, Header, interpret, what_it_looks_like
 from deepvesicle.grid import Grid, Labels, Probability, Tomogram, nm_to_angstrom
+from deepvesicle.memory import drop_pages
 
 #: Voxels that are looked at or written in one go.
 SLAB_VOXELS = 1 << 23
@@ -31,10 +32,16 @@ SLAB_VOXELS = 1 << 23
 _MAX_GZIP_RATIO = 1040
 
 PathLike = Union[str, "os.PathLike[str]"]
+Buffer = Callable[[int], NDArray[np.uint8]]
 
 
 def read_tomogram(
-    path: PathLike, *, voxel_nm: float | None = None, invert: bool = False, check: bool = True
+    path: PathLike,
+    *,
+    voxel_nm: float | None = None,
+    invert: bool = False,
+    check: bool = True,
+    buffer: Buffer | None = None,
 ) -> Tomogram:
     """Open a tomogram: memory-mapped, or loaded if it is compressed with gzip.
 
@@ -48,6 +55,8 @@ def read_tomogram(
         The file holds dense = high values.
     check : bool
         Look through all voxels for values that are not numbers (`check_grey`).
+    buffer : callable, optional
+        Gives the place (uint8 array) for so many bytes of a compressed file; memory if not given.
 
     Raises
     ------
@@ -58,7 +67,7 @@ def read_tomogram(
     """
     header = read_header(path)
     grid = header.grid(voxel_nm)
-    tomogram = Tomogram(read_voxels(header), grid, path=header.path, invert=invert, notes=header.notes)
+    tomogram = Tomogram(read_voxels(header, buffer), grid, path=header.path, invert=invert, notes=header.notes)
     if check:
         check_grey(tomogram)
     return tomogram
@@ -181,7 +190,8 @@ def write_labels(path: PathLike, labels: Labels, *, signed: bool = False, overwr
 
 def write_probability(path: PathLike, probability: Probability, *, overwrite: bool = False) -> None:
     """Write a probability map (0..1) as 32-bit floats, which every program reads (float16 is unknown to IMOD)."""
-    _write(path, probability.values(), probability.grid, np.dtype(np.float32), overwrite)
+    scale = 1 / 255 if probability.data.dtype == np.uint8 else 1.0
+    _write(path, probability.data, probability.grid, np.dtype(np.float32), overwrite, scale)
 
 
 def read_labels(path: PathLike, grid: Grid | None = None) -> Labels:
@@ -222,8 +232,8 @@ def read_labels(path: PathLike, grid: Grid | None = None) -> Labels:
     return Labels(data, grid)
 
 
-def read_probability(path: PathLike, grid: Grid | None = None) -> Probability:
-    """Read a probability map; `grid` as in `read_labels`.
+def read_probability(path: PathLike, grid: Grid | None = None, *, buffer: Buffer | None = None) -> Probability:
+    """Read a probability map; `grid` as in `read_labels`, `buffer` as in `read_tomogram`.
 
     Raises
     ------
@@ -234,7 +244,7 @@ def read_probability(path: PathLike, grid: Grid | None = None) -> Probability:
     """
     header = read_header(path)
     grid = _grid_of(header, grid)
-    data = read_voxels(header)
+    data = read_voxels(header, buffer)
     low, high = _range(data)
     if not (low >= 0 and high <= 1):
         raise TomogramError(
@@ -244,10 +254,14 @@ def read_probability(path: PathLike, grid: Grid | None = None) -> Probability:
 
 
 def slabs(data: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Cut a volume into slabs of whole sections that are small enough for the memory: first section, slab."""
+    """Cut a volume into slabs of whole sections that are small enough for the memory: first section, slab.
+
+    Of a memory-mapped volume each slab leaves the memory when the next one is asked for.
+    """
     step = max(1, SLAB_VOXELS // max(1, int(np.prod(data.shape[1:]))))
     for z in range(0, len(data), step):
         yield z, np.asarray(data[z : z + step])
+        drop_pages(data)
 
 
 @contextmanager
@@ -275,16 +289,16 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], int, bool]]:
         raise TomogramError(f"{path} cannot be read", got=error.strerror or str(error)) from error
 
 
-def read_voxels(header: Header) -> NDArray[Any]:
-    """The voxels of a checked file, read-only."""
+def read_voxels(header: Header, buffer: Buffer | None = None) -> NDArray[Any]:
+    """The voxels of a checked file, read-only; those of a compressed one in memory, or in a `buffer` of that size."""
     with _opened(header.path) as (stream, _, compressed):
         if not compressed:
             return np.memmap(
                 header.path, dtype=header.dtype, mode="r", offset=header.data_offset, shape=header.shape_zyx
             )
         stream.seek(header.data_offset)
-        buffer = np.empty(header.data_bytes, dtype=np.uint8)
-        view, filled = buffer.data, 0
+        content = np.empty(header.data_bytes, dtype=np.uint8) if buffer is None else buffer(header.data_bytes)
+        view, filled = content.data, 0
         while filled < len(view):
             count = stream.readinto(view[filled : filled + (1 << 24)])  # type: ignore[attr-defined]
             if not count:
@@ -292,9 +306,10 @@ def read_voxels(header: Header) -> NDArray[Any]:
                     f"{header.path} is truncated", expected=f"{header.data_bytes} bytes of voxels", got=f"{filled}"
                 )
             filled += count
+            drop_pages(content)
         while stream.read(1 << 20):  # to the end, where the checksum is
             pass
-    data = buffer.view(header.dtype).reshape(header.shape_zyx)
+    data = content.view(header.dtype).reshape(header.shape_zyx)
     data.flags.writeable = False
     return data
 
@@ -336,17 +351,21 @@ def _stored_dtype(data: NDArray[Any]) -> np.dtype[Any]:
     )
 
 
-def _write(path: PathLike, data: NDArray[Any], grid: Grid, dtype: np.dtype[Any], overwrite: bool) -> None:
-    """Write header and voxels, slab by slab."""
+def _write(
+    path: PathLike, data: NDArray[Any], grid: Grid, dtype: np.dtype[Any], overwrite: bool, scale: float = 1.0
+) -> None:
+    """Write header and voxels, slab by slab; the values times a scale."""
     stored = dtype.newbyteorder("<")
-    head = header_bytes(grid, stored, statistics(data))
+    low, high, mean, sd = (scale * value for value in statistics(data))
+    head = header_bytes(grid, stored, (low, high, mean, sd))
     with new_file(path, overwrite=overwrite) as temporary, open(temporary, "wb") as file:
         # A fixed time and no name make the same volume the same bytes.
         compressor = gzip.GzipFile("", "wb", 3, file, mtime=0) if Path(path).suffix == ".gz" else None
         stream: Any = compressor or file
         stream.write(head)
         for _, slab in slabs(data):
-            stream.write(np.ascontiguousarray(slab, dtype=stored).data.cast("B"))
+            values = slab if scale == 1 else slab.astype(np.float32) * np.float32(scale)
+            stream.write(np.ascontiguousarray(values, dtype=stored).data.cast("B"))
         if compressor:
             compressor.close()
 

@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from deepvesicle.fitting.kernels import polar_sums
 from deepvesicle.grid import Tomogram
+from deepvesicle.memory import ReadPages
 from deepvesicle.spheres import mirrored_directions
 
 Floats = NDArray[np.float64]
@@ -29,6 +30,8 @@ HALF_BILAYER_NM = 1.9
 #: Profiles are smoothed with this sigma, nm, before landmarks are looked for: the leaflets of a bilayer, 2 to 3.7 nm
 #: apart, make one minimum then, whether they are resolved or not.
 MERGE_LEAFLETS_NM = 2.0
+#: Boxes are read from all over a tomogram: what has been read of a memory-mapped one is let go of.
+_PAGES = ReadPages()
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,7 @@ def read_box(tomogram: Tomogram, centre_vox: Floats, half_width_vox: float, binn
     stop = start + blocks * binning
     region = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
     values = tomogram.grey(region)  # type: ignore[arg-type]
+    _PAGES.note(tomogram.data, values.shape)
     if binning > 1:
         nz, ny, nx = (int(n) for n in blocks)
         values = values.reshape(nz, binning, ny, binning, nx, binning).mean(axis=(1, 3, 5))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from deepvesicle.files.atomic import new_file
 from deepvesicle.grid import Grid, Tomogram
+from deepvesicle.memory import drop_pages
 from deepvesicle.vesicles import Status, Vesicles
 
 if TYPE_CHECKING:
@@ -134,7 +135,9 @@ def thin_slab(tomogram: Tomogram, axis: int, index: int) -> NDArray[np.float32]:
     """Average of three neighbouring planes."""
     region = [slice(None)] * 3
     region[axis] = slice(max(0, index - 1), index + 2)
-    return np.asarray(tomogram.grey((region[0], region[1], region[2])).mean(axis=axis))
+    slab = np.asarray(tomogram.grey((region[0], region[1], region[2])).mean(axis=axis))
+    drop_pages(tomogram.data)
+    return slab
 
 
 def thinned(image: NDArray[np.float32]) -> NDArray[np.float32]:
