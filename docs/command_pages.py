@@ -112,7 +112,9 @@ def body(name: str, command: Any) -> Iterator[str]:
 
 def folded(line: str) -> str:
     """A command line, broken before options where it is long."""
-    parts = textwrap.wrap(line.replace(" -", "\0-").replace(" ", "\1").replace("\0", " "), _WIDTH - 6)
+    parts = textwrap.wrap(
+        line.replace(" -", "\0-").replace(" ", "\1").replace("\0", " "), _WIDTH - 6, break_on_hyphens=False
+    )
     return " \\\n    ".join(parts).replace("\1", " ")
 
 

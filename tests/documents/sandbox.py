@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import shlex
@@ -50,7 +52,9 @@ def make_lab(folder: Path) -> None:
     truth = read_vesicles_csv(folder / "truth.csv", grid)
     clicks = Object("clicks", tuple(Contour(index_to_model(p[None])) for p in whole(truth)[:3]), flags=SCATTERED_OBJECT)
     write_model(folder / "points.mod", replace(empty_model(grid), objects=(clicks,)))
-    assert run_line(SHARED, folder) == 0
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert run_line(SHARED, folder) == 0
+    (folder / "shared.txt").write_text(printed.getvalue(), encoding="utf-8")
 
 
 def phantom(path: Path, seed: int, shape: tuple[str, ...], *, truth: bool = False) -> None:
@@ -187,6 +191,7 @@ def run_line(line: str, folder: Path) -> int:
     if line == SHARED and (folder / "shared").is_dir():
         assert not (folder / "results").exists(), "the documents make their results once"
         shutil.copytree(folder / "shared", folder / "results")
+        print((folder / "shared.txt").read_text(encoding="utf-8"), end="")
         return 0
     for start, extra in SHORTER.items():
         if line.startswith(start) and extra[0] not in words:
