@@ -238,8 +238,8 @@ def _write_arrays(
             stop = min(nz, start + chunk[0])
             slab = target.cropped((start, 0, 0), (stop - start, ny, nx))
             grey = sample_region(tomogram, target, (slice(start, stop), slice(0, ny), slice(0, nx)))
-            grey -= np.float32(normalisation.mean)
-            grey /= np.float32(normalisation.sd)
+            # May be a view of the file, which cannot be changed in place.
+            grey = (grey - np.float32(normalisation.mean)) / np.float32(normalisation.sd)
             mask = occupancy(vesicles, slab)
             known = np.ones(slab.shape_zyx, dtype=bool) if region is None else region.to_mask(slab)
             if unclear is not None and len(unclear):
