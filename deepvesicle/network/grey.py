@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from deepvesicle.grid import Grid, Tomogram
+from deepvesicle.memory import drop_pages
 from deepvesicle.network.normalise import Z_SCORE, Normalisation, NormalisationMethod
 from deepvesicle.network.resample import sample_region
-from deepvesicle.network.tiles import plan_tiles, release
+from deepvesicle.network.tiles import plan_tiles
 
 #: Sections of the tomogram that the normalisation is measured on.
 NORMALISATION_SLABS = 16
@@ -41,7 +42,7 @@ def measure_normalisation(tomogram: Tomogram, target: Grid, method: Normalisatio
             for piece in pieces:
                 start, size = tuple(r.start for r in piece), tuple(r.stop - r.start for r in piece)
                 yield grey_box(tomogram, target, start, size, method.blur_vox)
-                release(tomogram.data)
+                drop_pages(tomogram.data)
 
         return Normalisation.z_score(parts())
     sections = np.unique(np.linspace(0, nz - 1, min(nz, NORMALISATION_SLABS) + 2).round().astype(int)[1:-1])
@@ -50,7 +51,7 @@ def measure_normalisation(tomogram: Tomogram, target: Grid, method: Normalisatio
     def samples() -> Iterator[NDArray[np.float32]]:
         for z in sections:
             section = grey_box(tomogram, target, (int(z), 0, 0), (1, ny, nx), method.blur_vox)
-            release(tomogram.data)
+            drop_pages(tomogram.data)
             yield section.ravel()[::stride]
 
     return Normalisation.of(samples())

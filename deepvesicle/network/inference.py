@@ -11,18 +11,19 @@ from numpy.typing import NDArray
 
 from deepvesicle.errors import NetworkError
 from deepvesicle.grid import Grid, Probability, Tomogram
+from deepvesicle.memory import default_budget, drop_pages, used_bytes
 from deepvesicle.network import backend
 from deepvesicle.network.grey import grey_box, measure_normalisation
 from deepvesicle.network.normalise import Normalisation
 from deepvesicle.network.stream import Reader, Stream, Weights
-from deepvesicle.network.tiles import READ_SLICES, plan_columns, release, resident_bytes
+from deepvesicle.network.tiles import READ_SLICES, plan_columns
 from deepvesicle.network.unet import Convolution
 from deepvesicle.network.zoo import Network
 from deepvesicle.settings import PredictionSettings
 
 Progress = Callable[[str, int, int], None]
-#: Peak of the process's memory unless one is given.
-DEFAULT_MEMORY_BYTES = 2_500_000_000
+#: What the network takes at least; with less, most of the work would be done twice.
+LEAST_BYTES = 450_000_000
 #: Share of a GPU's memory that is used.
 _GPU_SHARE = 0.7
 #: Masks in bfloat16 and in float32 must agree so well (Dice) in the box where it is tried, ...
@@ -76,10 +77,10 @@ def predict(
     The result equals one pass over the whole volume, mirrored at its faces: there are no seams. With
     `settings.augment` more than 1, the probabilities of so many mirror images are averaged.
 
-    The process's memory stays below `memory_bytes` as long as that leaves 0.15 GB beyond what it has when TensorFlow is
-    loaded (0.6 to 0.8 GB): the width of the columns follows from a model of the peak that was fitted to measured ones
-    (`deepvesicle.network.tiles.column_bytes`). A result in memory (no `out`) comes on top; memory maps do not, as their
-    pages are let go of. On a GPU, the width follows from its memory.
+    The process's memory stays below `memory_bytes`, unless that leaves less than 0.45 GB (`LEAST_BYTES`) beyond what it
+    has when TensorFlow is loaded (0.6 to 0.8 GB): the width of the columns follows from a model of the peak that was
+    fitted to measured ones (`deepvesicle.network.tiles.column_bytes`). Memory maps do not count, as their pages are let
+    go of. On a GPU, the width follows from its memory.
 
     Parameters
     ----------
@@ -91,7 +92,7 @@ def predict(
     out : uint8 array, optional
         Where to write, of the rescaled grid's shape; a memory map, say.
     memory_bytes : int, optional
-        Peak of the process's memory; 2.5 GB if not given.
+        Peak of the process's memory; `deepvesicle.memory.default_budget` if not given.
     notify : callable, optional
         Called with what the user should know, one line each.
 
@@ -127,7 +128,7 @@ def predict(
         progress,
     )
     gpu = backend.gpu_bytes()
-    budget = (memory_bytes or DEFAULT_MEMORY_BYTES) - resident_bytes() if gpu is None else _GPU_SHARE * gpu
+    budget = max(LEAST_BYTES, (memory_bytes or default_budget()) - used_bytes()) if gpu is None else _GPU_SHARE * gpu
     if not _predicted(job, dtype, budget, settings.tile_vox):
         if notify:
             notify("the network ran in fp32: in bf16 its mask differed from that in fp32 by more than 0.1 %")
@@ -151,7 +152,7 @@ class _Job:
     def read(self, start: tuple[int, ...], size: tuple[int, ...]) -> NDArray[np.float32]:
         """Normalised grey values of a box of the network's grid, which may reach over the volume's faces."""
         box = grey_box(self.tomogram, self.target, start, size, self.network.normalisation.blur_vox)
-        release(self.tomogram.data)
+        drop_pages(self.tomogram.data)
         return self.normalisation.apply(box)
 
     def reader(self, stream: Stream, corner: tuple[int, int, int]) -> Reader:
@@ -191,7 +192,7 @@ def _predicted(job: _Job, dtype: str, budget: float, largest: int) -> bool:
 
         for z, piece in _column(job, stream, weights, (0, y.start, x.start), depth, step_done):
             job.out[z : z + len(piece), y, x] = piece[:, : y.stop - y.start, : x.stop - x.start]
-            release(job.out)
+            drop_pages(job.out)
         corner = _telling_corner(job.out[:, y, x], job.network.threshold) if unchecked else None
         if corner is not None:
             end = (depth, y.stop, x.stop)

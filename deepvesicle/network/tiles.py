@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import mmap
-import resource
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
 
 from deepvesicle.network.resample import Region
 from deepvesicle.network.schedule import TAIL, TWO_CONVOLUTIONS, Schedule
@@ -20,13 +13,13 @@ from deepvesicle.network.unet import UNetShape
 SLICES = (8, 16, 32)
 #: Slices that are read at once, unless a step takes more.
 READ_SLICES = 32
-#: Least edge of a column, voxels; a budget below what that takes cannot be kept.
+#: Least edge of a column, voxels.
 LEAST_EDGE_VOX = 32
 #: Copies of what is read that exist at a time.
 _READ_COPIES = 3
 #: TensorFlow's allocator takes so many times what the tensors alive need, and so much once, whatever their size: the
 #: most that was measured, over columns of 32 to 464 voxels, 8 to 32 slices, in both precisions.
-_ALLOCATOR, _ONCE_BYTES = 1.7, 80_000_000
+_ALLOCATOR, _ONCE_BYTES = 1.75, 145_000_000
 
 
 @dataclass(frozen=True)
@@ -187,23 +180,3 @@ def column_bytes(network: UNetShape, plan: Schedule, inner_yx: tuple[int, int], 
     read = max(READ_SLICES, slices) + TWO_CONVOLUTIONS
     grey = _READ_COPIES * 4 * read * _areas(plan, inner_yx, 0, ranges.input_margin)
     return int(_ALLOCATOR * features + grey + _ONCE_BYTES)
-
-
-def resident_bytes() -> int:
-    """Memory that this process has now (where the system does not say: the most it had)."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except (OSError, ValueError, IndexError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return pages * mmap.PAGESIZE
-
-
-def release(array: NDArray[Any]) -> None:
-    """Let go of the pages of a memory-mapped file that were read or written; they stay in the file. Else nothing."""
-    found: Any = array
-    while found is not None and not isinstance(found, mmap.mmap):
-        if getattr(found, "mode", "") == "c":  # private changes would be lost
-            return
-        found = getattr(found, "base", None)
-    if found is not None and hasattr(found, "madvise"):
-        found.madvise(mmap.MADV_DONTNEED)
