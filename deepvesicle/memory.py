@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from deepvesicle.errors import UsageError
@@ -109,23 +110,39 @@ class ReadPages:
     """Drops the pages of memory-mapped arrays now and then while boxes are read from them."""
 
     def __init__(self, most_bytes: int = READ_BYTES) -> None:
-        self._most, self._read, self._lock = most_bytes, 0, threading.Lock()
+        self._most, self._read, self._lock = float(most_bytes), 0.0, threading.Lock()
+
+    def box(self, array: NDArray[Any], box: tuple[slice, slice, slice]) -> NDArray[np.float32]:
+        """Read a box (z, y, x) of an array, as a new array."""
+        z, y, x = box
+        out = np.empty(tuple(s.stop - s.start for s in box), dtype=np.float32)
+        step = max(1, int(len(out) * self._most / 4 / max(1.0, _touched(array, out.shape))))
+        for first in range(0, len(out), step):
+            part = out[first : first + step]
+            part[...] = array[z.start + first : z.start + first + len(part), y, x]
+            self.note(array, part.shape)
+        return out
 
     def note(self, array: NDArray[Any], shape_zyx: tuple[int, ...]) -> None:
         """Say that a box of this shape was read from an array."""
         if _map_of(array) is None:
             return
-        nz, ny, nx = shape_zyx
-        row = max(nx * array.itemsize, min(int(array.strides[1]), mmap.PAGESIZE))
-        # The system maps some pages about each that is touched.
-        touched = nz * max(ny * row, 16 * mmap.PAGESIZE)
+        touched = _touched(array, shape_zyx)
         with self._lock:
             self._read += touched
             full = self._read > self._most
             if full:
-                self._read = 0
+                self._read = 0.0
         if full:
             drop_pages(array)
+
+
+def _touched(array: NDArray[Any], shape_zyx: tuple[int, ...]) -> float:
+    """About how many bytes of a memory map come into the process when a box of this shape is read."""
+    nz, ny, nx = shape_zyx
+    row = max(nx * array.itemsize, min(int(array.strides[1]), mmap.PAGESIZE))
+    # The system maps some pages about each that is touched.
+    return float(nz * max(ny * row, 16 * mmap.PAGESIZE))
 
 
 def _map_of(array: Any) -> mmap.mmap | None:

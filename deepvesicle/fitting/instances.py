@@ -78,8 +78,7 @@ def spheroids_of(
             part = pieces.part(piece, box)
             if not part.any():  # an empty tile
                 return []
-            values = np.ascontiguousarray(data[box], dtype=np.float32)
-            pages.note(data, values.shape)
+            values = pages.box(data, box)
             if core is None:
                 fill_holes(part, r_max)
                 found = split(part, values, level, r_min)

@@ -201,8 +201,7 @@ def _support(candidate: Candidate, data: NDArray[Any], mask: PackedMask, voxel_n
     box = _box_about(shape.centre, np.full(3, shape.radius + beyond), mask.shape)
     if box is None:
         return
-    part, values = mask.box(box), np.ascontiguousarray(data[box], dtype=np.float32)
-    pages.note(data, values.shape)
+    part, values = mask.box(box), pages.box(data, box)
     first = np.array([s.start for s in box] + [0, 0], dtype=np.float64)
     count, volume, total, rim, rim_total = ball_sums(values, part, shape.row() - first, beyond).tolist()
     if not count:
