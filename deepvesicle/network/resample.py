@@ -53,7 +53,7 @@ def sample_region(tomogram: Tomogram, target: Grid, region: Region) -> NDArray[n
 
     Returns
     -------
-    float32 array (z, y, x) of the region's shape, dense = low.
+    float32 array (z, y, x) of the region's shape, dense = low; never a part of the tomogram itself.
     """
     source = tomogram.grid
     support = max(1.0, target.voxel_nm / source.voxel_nm)
@@ -78,7 +78,7 @@ def sample_region(tomogram: Tomogram, target: Grid, region: Region) -> NDArray[n
     for axis in (0, 1, 2) if support > 1 else (2, 1, 0):  # first where it makes the array smaller most cheaply
         if matrices[axis] is not None:
             volume = _interpolated(volume, matrices[axis], axis)
-    return np.ascontiguousarray(volume, dtype=np.float32)
+    return volume.copy() if np.may_share_memory(volume, tomogram.data) else np.ascontiguousarray(volume)
 
 
 def _interpolated(volume: NDArray[np.float32], matrix: sparse.csr_matrix, axis: int) -> NDArray[np.float32]:

@@ -137,15 +137,15 @@ def plan_columns(
     return Tiling(inner, plan.slices, tuple(_columns((ny, nx), inner)), needed(plan, inner))
 
 
-def _areas(plan: Schedule, inner_yx: tuple[int, int], level: int, margin: int) -> float:
+def _area(inner_yx: tuple[int, int], level: int, margin: int) -> float:
     """Voxels per slice of a level's grid, `margin` about the column included."""
     return (inner_yx[0] / 2**level + 2 * margin) * (inner_yx[1] / 2**level + 2 * margin)
 
 
-def column_work(network: UNetShape, plan: Schedule, inner_yx: tuple[int, int], depth: int) -> float:
-    """Multiplications that a column of so many slices takes, and what goes with them, in arbitrary units."""
+def column_multiplications(network: UNetShape, plan: Schedule, inner_yx: tuple[int, int], depth: int) -> list[float]:
+    """Multiplications that a column of so many slices takes, on each level of the network."""
     levels, ranges, steps = network.levels, plan.ranges, plan.steps(depth)
-    total, channels = 0.0, 1
+    totals, channels = [0.0] * (levels + 1), 1
     for stage in range(2 * levels + 1):
         level = plan.level(stage)
         own = network.filters * 2**level
@@ -156,11 +156,15 @@ def column_work(network: UNetShape, plan: Schedule, inner_yx: tuple[int, int], d
             result = plan.margin(stage)
             middle, above = result + 1, network.filters * 2 ** max(0, level - 1)
             taps = 27 * channels if stage == levels else 27 * own + 8 * channels
-        per_slice = taps * own * _areas(plan, inner_yx, level, middle)
-        per_slice += 27 * own * above * _areas(plan, inner_yx, level, result)
-        total += per_slice * (plan.slices >> level) * (steps - plan.first_step(stage))
+        per_slice = taps * own * _area(inner_yx, level, middle) + 27 * own * above * _area(inner_yx, level, result)
+        totals[level] += per_slice * (plan.slices >> level) * (steps - plan.first_step(stage))
         channels = above
-    return total * (1 + 1 / plan.slices)  # slices that are copied or computed again at each step
+    return totals
+
+
+def column_work(network: UNetShape, plan: Schedule, inner_yx: tuple[int, int], depth: int) -> float:
+    """What a column costs, in multiplications: slices that are copied or computed again at each step count, too."""
+    return sum(column_multiplications(network, plan, inner_yx, depth)) * (1 + 1 / plan.slices)
 
 
 def column_bytes(network: UNetShape, plan: Schedule, inner_yx: tuple[int, int], value_bytes: int) -> int:
@@ -171,12 +175,12 @@ def column_bytes(network: UNetShape, plan: Schedule, inner_yx: tuple[int, int], 
     """
     ranges, slices = plan.ranges, plan.slices
     waiting = sum(
-        (whole + 2) * (slices >> level) * 2**level * _areas(plan, inner_yx, level, ranges.skip[level])
+        (whole + 2) * (slices >> level) * 2**level * _area(inner_yx, level, ranges.skip[level])
         for level, (whole, _) in enumerate(plan.delay)
     )
-    first = (2 * slices + TAIL) * _areas(plan, inner_yx, 0, ranges.down[0] + 1)
-    last = (5 * slices + 2 * TAIL) * _areas(plan, inner_yx, 0, ranges.skip[0])
+    first = (2 * slices + TAIL) * _area(inner_yx, 0, ranges.down[0] + 1)
+    last = (5 * slices + 2 * TAIL) * _area(inner_yx, 0, ranges.skip[0])
     features = (waiting + max(first, last)) * network.filters * value_bytes
     read = max(READ_SLICES, slices) + TWO_CONVOLUTIONS
-    grey = _READ_COPIES * 4 * read * _areas(plan, inner_yx, 0, ranges.input_margin)
+    grey = _READ_COPIES * 4 * read * _area(inner_yx, 0, ranges.input_margin)
     return int(_ALLOCATOR * features + grey + _ONCE_BYTES)

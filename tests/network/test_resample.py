@@ -36,6 +36,24 @@ def test_equal_voxel_size_is_the_identity(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(sample_all(Tomogram(data, grid, invert=True), grid), -data, atol=1e-6)
 
 
+def test_what_is_read_is_no_part_of_the_tomogram(rng: np.random.Generator) -> None:
+    grid = Grid((9, 12, 15), 2.2)
+    data = rng.normal(size=grid.shape_zyx).astype(np.float32)
+    values = sample_all(Tomogram(data, grid), grid)
+    assert values.flags.writeable and not np.may_share_memory(values, data)
+
+
+@pytest.mark.parametrize("target_nm", [0.9, 1.7, 2.6])
+def test_pieces_of_bounded_size_are_the_same(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, target_nm: float
+) -> None:
+    grid = Grid((30, 41, 52), 1.7)
+    tomogram = Tomogram(rng.normal(size=grid.shape_zyx).astype(np.float32), grid)
+    whole = sample_all(tomogram, grid.rescaled(target_nm))
+    monkeypatch.setattr("deepvesicle.network.resample._SOURCE_VOXELS", 9_000)
+    np.testing.assert_allclose(sample_all(tomogram, grid.rescaled(target_nm)), whole, atol=1e-6)
+
+
 @pytest.mark.parametrize("target_nm", [1.3, 4.1])
 def test_regions_equal_the_whole(rng: np.random.Generator, target_nm: float) -> None:
     grid = Grid((30, 41, 52), 2.0)
