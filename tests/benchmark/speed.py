@@ -182,7 +182,7 @@ def reading_share(network: Network, voxel_nm: float, precision: str) -> float:
         spent += time.process_time() - started
         return values
 
-    inference._Job.read = timed  # type: ignore[method-assign]
+    inference._Job.read = timed  # type: ignore[assignment,method-assign]
     try:
         steps: list[float] = []
         tomogram = Tomogram(data, Grid(shape, voxel_nm))  # type: ignore[arg-type]
@@ -220,7 +220,7 @@ def network_part(turns: int, patches: int, shape: tuple[int, int, int], peaks: b
     for number in range(turns):
         paper.patches(patches, papers)
         for precision in precisions:
-            with ours[precision].turn(np.prod(shape)):
+            with ours[precision].turn(float(np.prod(shape))):
                 predict(volume, network, PredictionSettings(precision=precision), out=out)
             plains[precision].turn()
         print(f"turn {number + 1} of {turns}", flush=True)
@@ -268,8 +268,8 @@ def network_part(turns: int, patches: int, shape: tuple[int, int, int], peaks: b
         "",
         f"Made by `bin/benchmark speed` with the model `{network.name}` ({network.shape.levels} levels, "
         f"{network.shape.filters} filters) on {usable_cores()} cores; {shape[0]} x {shape[1]} x {shape[2]} voxels, "
-        f"{turns} turns, medians. All that `predict` does is counted, from reading the weights to writing the result; of "
-        "the paper's way, the patches alone. *Dice*: of the masks in 8 bits. *Of plain convolutions*: the processor time "
+        f"{turns} turns, medians. All that `predict` does is counted, from reading the weights to writing the result; "
+        "of the paper's way, the patches alone. *Dice*: of masks in 8 bits. *Of plain convolutions*: the processor time "
         "that the network's multiplications would take at the rate of plain convolutions of as many channels, timed in "
         "between, as a share of ours.",
         "",
