@@ -91,8 +91,9 @@ def paint_labels(
        No other background is filled: organelles stay what they are.
     6. Vesicles left out at faces or outside are background, as Pyto would take their membranes for connectors; but what
        touches a drawn vesicle stays cytosol.
-    7. Crumbs of membrane and of cytosol (under 1 % of the largest piece) go to what surrounds them. Cytosol enclosed
-       between vesicles stays: Pyto takes the region as a whole, and there it touches what is around it anyway.
+    7. Crumbs of membrane and of cytosol (under 1 % of the largest piece) go to what surrounds them: also what became
+       cytosol between vesicles at the edge of an outline, apart from it. Cytosol enclosed between vesicles stays: Pyto
+       takes the region as a whole, and there it touches what is around it anyway.
 
     Parameters
     ----------
@@ -194,8 +195,8 @@ class _Painter:
         self._close_holes(drawn)
         for left in (holes, outside):
             self._blank(left)
-        self._clear(table)
         self._tidy()
+        self._clear(table)
         for row in range(len(drawn)):
             number = int(drawn.ids[row])
             self.counts[number] = int((self._box(drawn, row, 1.0)[0] == number).sum())
@@ -375,7 +376,7 @@ class _Painter:
 
     def _tidy_one(self, label: int, name: str, other: int | None) -> None:
         pieces = pieces_of(self.labels, label)
-        taken, rest = give_crumbs(self.labels, pieces, label, other, keep_beside_others=label == self.ids.cytosol)
+        taken, rest = give_crumbs(self.labels, pieces, label, other, keep_enclosed=label == self.ids.cytosol)
         self.counts[label] = int(pieces.sizes.sum()) - sum(taken.values())
         if other is not None and other in self.counts:
             self.counts[other] += taken.get(other, 0)
@@ -383,8 +384,8 @@ class _Painter:
             self.notes.append(f"{sum(taken.values())} voxels of {name} apart from the rest given to what is round them")
         if len(rest) > 1:
             self.notes.append(
-                f"the {name} is in {len(rest)} pieces, of {int(rest[0])} voxels and of {int(rest[1:].max())} or fewer: "
-                "Pyto takes them together"
+                f"the {name} is in {len(rest)} pieces, of {int(rest[0])} voxels and of {int(rest[1:].max())} or fewer. "
+                f"Pyto takes them together: no harm if all of them are {name}"
             )
 
     def _box(self, table: Vesicles, row: int, margin: float) -> tuple[NDArray[Any], Integers]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepvesicle.handover.gaps import beside
+from deepvesicle.handover.gaps import at_faces, beside
 
 Integers = NDArray[np.int64]
 
@@ -87,7 +88,7 @@ def pieces_of(labels: NDArray[Any], label: int) -> Pieces:
 
 
 def give_crumbs(
-    labels: NDArray[Any], pieces: Pieces, label: int, other: int | None, *, keep_beside_others: bool
+    labels: NDArray[Any], pieces: Pieces, label: int, other: int | None, *, keep_enclosed: bool
 ) -> tuple[dict[int, int], Integers]:
     """Give small pieces of a label to another one or to the background, whichever they touch more.
 
@@ -99,8 +100,10 @@ def give_crumbs(
         Those of the label.
     label : int
     other : int, optional
-    keep_beside_others : bool
-        Pieces that touch anything but `other` and the background stay.
+    keep_enclosed : bool
+        Of the pieces that touch something else than `other` and the background (vesicles), those stay that are
+        enclosed (they touch no background but the outermost voxels), or that are beside the rest by edges or corners
+        of voxels (a layer on a vesicle).
 
     Returns
     -------
@@ -121,13 +124,52 @@ def give_crumbs(
         return sum((np.bincount(piece[kind(values)], minlength=number) for values in near), np.zeros(number, np.int64))
 
     to_other, to_nothing = touched(lambda values: values == other), touched(lambda values: values == 0)
-    if keep_beside_others:
-        crumb &= touched(lambda values: (values != other) & (values != 0) & (values != label)) == 0
+    if keep_enclosed:
+        others = touched(lambda values: (values != other) & (values != 0) & (values != label))
+        lone = (_open_faces(flat, voxels, piece, labels.shape, number) > 0) & _apart(
+            flat, voxels, piece, labels.shape, label, number
+        )
+        crumb &= (others == 0) | lone
     given = np.where((to_other >= to_nothing) & (other is not None), other or 0, 0)
     taken = crumb[piece]
     flat[voxels[taken]] = given[piece[taken]]
     values, counts = np.unique(given[piece[taken]], return_counts=True)
     return dict(zip(values.tolist(), counts.tolist(), strict=True)), pieces.sizes[~crumb]
+
+
+def _open_faces(flat: NDArray[Any], voxels: Integers, piece: Integers, shape: tuple[int, ...], number: int) -> Integers:
+    """How often each piece (number,) touches background that is not outermost."""
+    count = np.zeros(number, dtype=np.int64)
+    for step in (shape[1] * shape[2], shape[2], 1):
+        for at in (voxels - step, voxels + step):
+            is_open = (flat[at] == 0) & ~at_faces(at, shape)
+            count += np.bincount(piece[is_open], minlength=number)
+    return count
+
+
+def _apart(
+    flat: NDArray[Any], voxels: Integers, piece: Integers, shape: tuple[int, ...], label: int, number: int
+) -> NDArray[np.bool_]:
+    """Which pieces (number,) do not reach the pieces that are no crumbs, not over edges and corners of voxels either.
+
+    `voxels` and `piece` are those of all crumbs.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    order = np.argsort(voxels)
+    known, of_known = voxels[order], piece[order]
+    pairs = [np.zeros((2, 0), dtype=np.int64)]
+    for dz, dy, dx in product((-1, 0, 1), repeat=3):
+        to = voxels + (dz * shape[1] + dy) * shape[2] + dx
+        meets = flat[to] == label
+        at = np.minimum(np.searchsorted(known, to[meets]), len(known) - 1)
+        beyond = np.where(known[at] == to[meets], of_known[at], number)  # the rest has the number after the last
+        pairs.append(np.unique(np.stack([piece[meets], beyond]), axis=1))
+    a, b = np.concatenate(pairs, axis=1)
+    graph = coo_array((np.ones(len(a), dtype=bool), (a, b)), shape=(number + 1,) * 2)
+    group = connected_components(graph, directed=False)[1]
+    return np.asarray(group[:-1] != group[-1])
 
 
 def keep_one_piece(labels: NDArray[Any], label: int, least: int) -> tuple[int, int]:
