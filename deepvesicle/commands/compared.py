@@ -276,8 +276,9 @@ def read_drawn_model(source: Source, grid: Grid, outline: Source | None) -> Anno
 
     model = read_model_of(source.path)
     names = {item.name for item in model.objects}
-    if source.part is None and names & set(OUR_OBJECTS):
-        table = read_vesicles_model(source.path, grid)
+    ours = _chosen_of_ours(source, model)
+    if ours or (source.part is None and names & set(OUR_OBJECTS)):
+        table = read_vesicles_model(source.path, grid, objects=ours or None)
         return _no_annotation(table, frame_notes(model, frame_on(source.path, model, grid), grid))
     from deepvesicle.annotations import annotation_of_model
 
@@ -288,6 +289,16 @@ def read_drawn_model(source: Source, grid: Grid, outline: Source | None) -> Anno
         vesicles=chosen_objects(source, model),
         outline=() if outline is None else chosen_objects(outline, model),
     )
+
+
+def _chosen_of_ours(source: Source, model: Model) -> list[int]:
+    """The objects that are meant, if all of them are the program's own spheres: these keep ids and status."""
+    from deepvesicle.annotations.models import picked
+    from deepvesicle.files.imod import STATUS_OF_OBJECT
+
+    rows = picked(source.path, model, chosen_objects(source, model))
+    items = [model.objects[row] for row in rows]
+    return rows if all(item.name in STATUS_OF_OBJECT and item.is_scattered for item in items) else []
 
 
 def chosen_objects(source: Source, model: Model) -> Sequence[str]:

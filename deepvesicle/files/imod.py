@@ -7,7 +7,7 @@ voxels of the format: see `imod_bridge`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -129,7 +129,7 @@ def sphere_contours(vesicles: Vesicles, frame: ModelFrame) -> dict[str, tuple[Co
     return {name: tuple(items) for name, items in contours.items()}
 
 
-def read_vesicles_model(path: str | os.PathLike[str], grid: Grid) -> Vesicles:
+def read_vesicles_model(path: str | os.PathLike[str], grid: Grid, *, objects: Container[int] | None = None) -> Vesicles:
     """Read the spheres of a model: those of `write_vesicles_model`, or of anyone else.
 
     A sphere is a point of a scattered object, or the only point of a contour, with a radius: its own size, or the
@@ -140,6 +140,8 @@ def read_vesicles_model(path: str | os.PathLike[str], grid: Grid) -> Vesicles:
     path : path
     grid : Grid
         The tomogram's grid, on which the model was drawn.
+    objects : container of int, optional
+        Which objects (from 0) are wanted. Their spheres have the ids that they have among all of the model.
 
     Returns
     -------
@@ -159,7 +161,8 @@ def read_vesicles_model(path: str | os.PathLike[str], grid: Grid) -> Vesicles:
     surfaces: list[int] = []
     status: list[Status] = []
     ours: list[bool] = []
-    for item, contour in _annotations(model):
+    wanted: list[bool] = []
+    for number, item, contour in _annotations(model):
         contour_radii = item.radii(contour)
         if not np.isfinite(contour_radii).all():
             raise ModelFileError(f"{path}: object {item.name!r} has sphere sizes that are not numbers")
@@ -170,14 +173,16 @@ def read_vesicles_model(path: str | os.PathLike[str], grid: Grid) -> Vesicles:
         surfaces += [contour.surface] * count
         status += [STATUS_OF_OBJECT.get(item.name, Status.MANUAL)] * count
         ours += [item.name in STATUS_OF_OBJECT] * count
+        wanted += [objects is None or number in objects] * count
     frame = frame_on(path, model, grid)
-    return Vesicles(
+    found = Vesicles(
         grid,
         _ids(surfaces, ours),
         points_on(path, model, frame, grid, centres),
         frame.sizes_to_vox(np.concatenate([np.zeros(0), *radii])),
         status=tuple(status),
     )
+    return found if objects is None else found.select(np.array(wanted, dtype=bool))
 
 
 def read_points(path: str | os.PathLike[str], grid: Grid) -> Points:
@@ -200,7 +205,7 @@ def read_points(path: str | os.PathLike[str], grid: Grid) -> Points:
         Not a usable model, or drawn on another volume.
     """
     model = read_model_of(path)
-    bare = [contour.points[~(item.radii(contour) > 0)] for item, contour in _annotations(model)]
+    bare = [contour.points[~(item.radii(contour) > 0)] for _, item, contour in _annotations(model)]
     return points_on(path, model, frame_on(path, model, grid), grid, bare)
 
 
@@ -280,12 +285,15 @@ def _damaged(path: str | os.PathLike[str], error: ModelFormatError) -> ModelFile
     )
 
 
-def _annotations(model: Model) -> Iterator[tuple[Object, Contour]]:
-    """Contours whose points mark places of their own, not lines: scattered ones, and those of one point."""
-    for item in model.objects:
+def _annotations(model: Model) -> Iterator[tuple[int, Object, Contour]]:
+    """Contours whose points mark places of their own, not lines: scattered ones, and those of one point.
+
+    With each its object, and the object's number from 0.
+    """
+    for number, item in enumerate(model.objects):
         for contour in item.contours:
             if item.is_scattered or len(contour.points) == 1:
-                yield item, contour
+                yield number, item, contour
 
 
 def _ids(surfaces: Sequence[int], ours: Sequence[bool]) -> NDArray[np.int64]:

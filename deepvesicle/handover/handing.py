@@ -31,6 +31,8 @@ from deepvesicle.vesicles import Vesicles
 Progress = Callable[[int, int], None]
 #: Where the record has the grid of the tomogram that was given.
 SOURCE_GRID = "source_grid"
+#: What the names of tables and models with Pyto's results end with.
+JOINED = "_pyto"
 #: Why a vesicle that the user's table has is not in a cut tomogram.
 OUTSIDE_CUT = "outside the cut tomogram"
 
@@ -338,11 +340,13 @@ def _cut_note(before: Grid, after: Grid, margin_nm: float | None) -> list[str]:
 
 
 def _results_in(root: Path) -> list[str]:
-    """A warning where Pyto has run on the labels that are to be replaced."""
+    """A warning where Pyto has run on the labels that are to be replaced, or its results are joined to them."""
+    joined = sorted(path.name for path in root.glob(f"*{JOINED}.*") if path.suffix in (".csv", ".mod", ".json"))
+    notes = [f"{', '.join(joined)} are those of the labels before: import the results again"] if joined else []
     found = [name for name in TASKS if any(path.suffix in (".dat", ".pkl") for path in (root / name).glob("*"))]
-    if not found:
-        return []
-    return [f"Pyto's results in {', '.join(found)} are those of the labels before: let it run again"]
+    if found:
+        notes.insert(0, f"Pyto's results in {', '.join(found)} are those of the labels before: let it run again")
+    return notes
 
 
 def _refuse_errors(findings: Sequence[Finding], root: Path) -> None:

@@ -15,12 +15,12 @@ from deepvesicle.files.tables import read_vesicles_csv, write_vesicles_csv
 from deepvesicle.files.tomogram import read_header
 from deepvesicle.grid import Grid
 from deepvesicle.handover.folder import WorkFolder, read_tomo_info
-from deepvesicle.handover.handing import SOURCE_GRID
+from deepvesicle.handover.handing import JOINED, SOURCE_GRID
 from deepvesicle.handover.results import COLOURS, PREFIX, joined, joined_by_source, read_results
 from deepvesicle.vesicles import Vesicles
 
-#: Name of the joined table and model without endings, and what is added to the name of the user's own.
-NAME, SUFFIX = "vesicles_pyto", "_pyto"
+#: Name of the joined table and model without endings.
+NAME = f"vesicles{JOINED}"
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def output_paths(folder: Path, own_stem: str | None = None) -> dict[str, Path]:
         "record": folder / f"{NAME}.json",
     }
     if own_stem is not None:
-        stem = f"{own_stem}{SUFFIX}" if f"{own_stem}{SUFFIX}" != NAME else f"{own_stem}_given{SUFFIX}"
+        stem = f"{own_stem}{JOINED}" if f"{own_stem}{JOINED}" != NAME else f"{own_stem}_given{JOINED}"
         paths |= {"own_table": folder / f"{stem}.csv", "own_model": folder / f"{stem}.mod"}
     return paths
 

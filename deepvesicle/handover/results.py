@@ -30,6 +30,8 @@ GOOD = "good"
 _GREY = {"density": "grey", "membrane_density": "grey_membrane", "lumen_density": "grey_lumen"}
 #: Pyto's centres are rounded to whole voxels, in labels; farther off than this, a vesicle is another one. Voxels.
 _SAME_PLACE_VOX = 3.0
+#: Our own places are exact; one that was fitted again moves less than this share of its radius.
+_SAME_PLACE_RADII = 0.5
 _NAMED = 8
 
 
@@ -224,6 +226,11 @@ def joined(vesicles: Vesicles, results: PytoResults) -> tuple[Vesicles, tuple[st
         that no connector touches has none (0), if Pyto looked at it.
     notes : tuple of str
         Ids that are in one of the two only, and places that differ.
+
+    Raises
+    ------
+    BadInputError
+        Pyto has more than half of the vesicles elsewhere: its results are of other labels.
     """
     ids = vesicles.ids.tolist()
     to_nm = vesicles.grid.voxel_nm
@@ -311,18 +318,35 @@ def _differences(vesicles: Vesicles, results: PytoResults) -> list[str]:
         notes.append(f"there is no table of {kind}s")
     if results.segments is not None and not results.membrane_ids:
         notes.append("the label of the active zone is not known: tethers are not told apart from connectors")
-    moved = []
+    return [*notes, *_moved(vesicles, results)]
+
+
+def _moved(vesicles: Vesicles, results: PytoResults) -> list[str]:
+    """Vesicles that Pyto has elsewhere.
+
+    Raises
+    ------
+    BadInputError
+        They are more than half of those whose places it tells.
+    """
+    moved, compared = [], 0
     for row, number in enumerate(vesicles.ids.tolist()):
         place = results.vesicles.get(number, {})
         if {"x", "y", "z"} <= set(place):
             centre = np.array([place["z"], place["y"], place["x"]])
+            compared += 1
             if np.linalg.norm(centre - vesicles.centres_vox[row]) > _SAME_PLACE_VOX:
                 moved.append(number)
-    if moved:
-        notes.append(
-            f"Pyto has these vesicles elsewhere than our table, so its results are of other labels: {listed(moved)}"
+    if len(moved) > compared / 2:
+        raise BadInputError(
+            f"Pyto's results are of other labels: it has {len(moved)} of {compared} vesicles elsewhere than our table",
+            expected=f"centres within {_SAME_PLACE_VOX:g} voxels",
+            got=listed(moved),
+            remedy="Let Pyto run again on the labels that are in the folder",
         )
-    return notes
+    if not moved:
+        return []
+    return [f"Pyto has these vesicles elsewhere than our table, so its results are of other labels: {listed(moved)}"]
 
 
 def joined_by_source(own: Vesicles, joined_table: Vesicles) -> tuple[Vesicles, tuple[str, ...]]:
@@ -338,19 +362,30 @@ def joined_by_source(own: Vesicles, joined_table: Vesicles) -> tuple[Vesicles, t
     Returns
     -------
     vesicles : Vesicles
-        All rows of `own`; NaN where a vesicle was not handed over.
+        All rows of `own`; NaN where a vesicle was not handed over, or is at another place now.
     notes : tuple of str
 
     Raises
     ------
     BadInputError
-        The joined table does not know the ids of another one.
+        The joined table does not know the ids of another one, or more than half of the vesicles that both have are at
+        other places: the ids are those of another table.
     """
     if SOURCE_ID not in joined_table.features:
         raise BadInputError(f"the table of the work folder has no column {SOURCE_ID}")
     row_of = {int(number): row for row, number in enumerate(joined_table.features[SOURCE_ID])}
     rows = [row_of.get(number, -1) for number in own.ids.tolist()]
-    there = np.array([row >= 0 for row in rows], dtype=bool)
+    known = np.array([row >= 0 for row in rows], dtype=bool)
+    there = known & ~_elsewhere(own, joined_table, rows)
+    moved = own.ids[known & ~there].tolist()
+    if len(moved) > known.sum() / 2:
+        raise BadInputError(
+            f"your table is not the one that was handed over: {len(moved)} of {known.sum()} vesicles with the same id "
+            "are at other places in it",
+            expected="the ids of the table from which the work folder was made",
+            got=listed(moved),
+            remedy="Give that table, or hand this one over again and let Pyto run on it",
+        )
     columns = {"label": joined_table.ids.astype(np.float64)} | {
         name: values for name, values in joined_table.features.items() if name.startswith(PREFIX)
     }
@@ -358,8 +393,21 @@ def joined_by_source(own: Vesicles, joined_table: Vesicles) -> tuple[Vesicles, t
     new[f"{PREFIX}label"] = new.pop("label")
     missing = set(row_of) - set(own.ids.tolist())
     notes = [f"in the work folder, but not in your table: source {listed(missing)}"] if missing else []
-    notes += [] if there.any() else ["none of the ids in your table is that of a vesicle that was handed over"]
+    if moved:
+        notes.append(f"at another place in your table than in the work folder, left empty: {listed(moved)}")
+    notes += [] if known.any() else ["none of the ids in your table is that of a vesicle that was handed over"]
     return _without_results(own).with_features(**new), tuple(notes)
+
+
+def _elsewhere(own: Vesicles, joined_table: Vesicles, rows: Sequence[int]) -> NDArray[np.bool_]:
+    """Which rows of the user's table are not at the place of the row of the joined one that their id leads to."""
+    if not len(joined_table):
+        return np.zeros(len(own), dtype=bool)
+    # The work folder's grid is the user's, or a part of it: they differ by whole voxels.
+    shift = np.rint(joined_table.grid.map_points([[0.0, 0.0, 0.0]], own.grid)[0])
+    apart = np.linalg.norm(own.centres_vox - joined_table.centres_vox[rows] - shift, axis=1)
+    limit = np.maximum(_SAME_PLACE_VOX, _SAME_PLACE_RADII * joined_table.radii_vox[rows])
+    return np.asarray((np.asarray(rows) >= 0) & ~(apart <= limit))
 
 
 def listed(numbers: Iterable[int]) -> str:

@@ -126,6 +126,13 @@ def test_models_keep_ids_and_status(sample: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(read.centres_vox[order], expected.centres_vox, atol=1e-4)
 
 
+def test_named_objects_keep_ids_and_status(sample: Path, tmp_path: Path) -> None:
+    tomogram = ["--tomogram", sample / "tomo.mrc"]
+    assert export(f"{sample / 'tomo_vesicles.mod'}:doubtful,manual", "-o", tmp_path / "v.mod", *tomogram) == 0
+    found = read_vesicles_model(tmp_path / "v.mod", GRID)
+    assert dict(zip(found.ids.tolist(), found.status, strict=True)) == {13: Status.DOUBTFUL, 14: Status.MANUAL}
+
+
 @pytest.mark.parametrize("ending", ["mrc", "mod"])
 def test_a_table_alone_does_not_tell_the_volume(
     sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], ending: str

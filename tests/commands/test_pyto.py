@@ -88,6 +88,21 @@ def test_models_are_read_with_their_ids(files: dict[str, Path], work: Path, tmp_
     np.testing.assert_array_equal(one, two)
 
 
+def test_some_objects_of_a_model_keep_ids_and_status(
+    files: dict[str, Path], work: Path, tmp_path: Path, run: Run
+) -> None:
+    """The doubtful one is not meant: the others have the labels that they have with the whole model."""
+    code, _, told = run(files["tomogram"], f"{files['model']}:vesicles", *drawn(files), "-o", tmp_path / "other")
+    assert code == 0, told
+    whole, some = (read_vesicles_csv(folder / "vesicles.csv", GRID) for folder in (work, tmp_path / "other"))
+    assert some.ids.tolist() == IDS[:4] and some.status == whole.status[:4]
+    assert some.features["source_id"].tolist() == DRAWN[:4]
+    np.testing.assert_allclose(some.centres_vox, whole.centres_vox[:4], atol=1e-4)
+    code, _, told = run(files["tomogram"], f"{files['model']}:doubtful,manual", *drawn(files), "-o", tmp_path / "more")
+    assert code == 0, told
+    assert sorted(read_vesicles_csv(tmp_path / "more" / "vesicles.csv", GRID).ids.tolist()) == IDS[4:]
+
+
 def test_all_in_one_model(files: dict[str, Path], tmp_path: Path, run: Run) -> None:
     """Vesicles, cytosol and active zone as objects of the same file, as people draw."""
     from imod_bridge.model import Model, write_model
@@ -241,9 +256,11 @@ def test_results_of_a_cut_folder_go_back_to_the_places_of_the_whole(
 
 def test_what_does_not_fit_is_a_warning(work: Path, run: Run) -> None:
     pyto_runs(work)
-    write_vesicles(work / "vesicles" / "tomo_vesicles.dat", {10: (1.0, 2, 3, 4, 5, 6), 77: (1.0, 2, 3, 4, 5, 6)})
+    z, y, x = (float(round(v)) for v in SPHERES[1, :3])
+    places = {10: (1.0, 2.0, 3.0, 4.0, 5.0, 6.0), 11: (x, y, z, 9.0, 5.0, 6.0), 77: (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)}
+    write_vesicles(work / "vesicles" / "tomo_vesicles.dat", places)
     code, _, told = run("--import-results", work)
-    assert code == 0
+    assert code == 0, told
     assert "not in our table: vesicle 77" in told and "other labels: vesicle 10" in told
 
 

@@ -255,6 +255,7 @@ def test_again_replaces_our_files_and_nothing_of_the_user(files: dict[str, Path]
     root = tmp_path / "work"
     make(files, root)
     mine = {"connectors/connectors.py": "script", "connectors/tomo.dat": "results", "notes.txt": "notes"}
+    mine["tomo_vesicles_pyto.csv"] = "joined"
     for name, text in mine.items():
         (root / name).write_text(text)
     with pytest.raises(OutputExistsError, match=r"3d/tomo\.mrc.*nothing else"):
@@ -264,6 +265,7 @@ def test_again_replaces_our_files_and_nothing_of_the_user(files: dict[str, Path]
     assert {name: (root / name).read_text() for name in mine} == mine
     assert 12 not in np.unique(read_labels(done.folder.labels).data)
     assert any("results in connectors are those of the labels before" in note for note in done.notes)
+    assert any("tomo_vesicles_pyto.csv are those of the labels before" in note for note in done.notes)
     assert done.folder.tomogram.samefile(files["tomogram"]) and errors(root) == []
 
 

@@ -82,6 +82,13 @@ def test_results_of_other_labels_are_noticed_by_their_places(folder: Path) -> No
     assert note.endswith("vesicle 12")
 
 
+def test_results_of_other_labels_are_refused_where_most_are_elsewhere(folder: Path) -> None:
+    ours = table()
+    moved = ours.centres_vox + [[0], [4], [4], [4]]
+    with pytest.raises(BadInputError, match=r"3 of 4 vesicles elsewhere.*vesicles 11, 12, 14.*run again"):
+        joined(ours.replace(centres_vox=moved), read_results(folder))
+
+
 def test_other_classes_are_told_and_can_be_asked_for(folder: Path) -> None:
     write_segments(folder / "connectors" / "tomo_new_connectors_big.dat", BOUNDARIES, [(77, 5000, 9.0, (12, 14))])
     results = read_results(folder)
@@ -148,9 +155,41 @@ def test_the_active_zone_may_be_told_by_the_folder(tmp_path: Path) -> None:
     assert found.features["pyto_connectors"].tolist() == [2, 3, 0, 1]
 
 
+def own_table(ids: list[int], labels: list[int]) -> Vesicles:
+    """The user's own table with the places that these labels have."""
+    centres = np.array([PLACES[label][2::-1] for label in labels])
+    return Vesicles(GRID, np.array(ids), centres, np.full(len(ids), 7.4))
+
+
+def test_ids_of_another_table_are_refused_by_their_places(folder: Path) -> None:
+    """Numbers that moved on by a row would give every vesicle the results of another one."""
+    whole, _ = joined(table(), read_results(folder))
+    with pytest.raises(BadInputError, match=r"not the one that was handed over: 3 of 3 .*vesicles 1, 2, 3"):
+        joined_by_source(own_table([1, 2, 3], [11, 12, 14]), whole)
+
+
+def test_a_vesicle_that_is_elsewhere_now_is_left_empty_and_named(folder: Path) -> None:
+    whole, _ = joined(table(), read_results(folder))
+    own = own_table([1, 2, 3, 5], [10, 11, 12, 14])
+    refitted = own.replace(centres_vox=own.centres_vox + [[0, 0, 3.4], [0, 0, 0], [0, 5, 0], [0, 0, 0]])
+    found, notes = joined_by_source(refitted, whole)
+    np.testing.assert_array_equal(found.features["pyto_label"], [10, 11, np.nan, 14])
+    assert notes == ("at another place in your table than in the work folder, left empty: vesicle 3",)
+
+
+def test_places_in_a_cut_folder_are_those_of_the_whole(folder: Path) -> None:
+    whole, _ = joined(table(), read_results(folder))
+    cut = whole.replace(grid=Grid(GRID.shape_zyx, 1.7, (0.0, 17.0, 0.0)))  # begins at x, y, z = 0, 10, 0
+    own = own_table([1, 2, 3, 5], [10, 11, 12, 14])
+    with pytest.raises(BadInputError, match="4 of 4"):
+        joined_by_source(own, cut)
+    moved = own.replace(centres_vox=own.centres_vox + [0.0, 10.0, 0.0])
+    np.testing.assert_array_equal(joined_by_source(moved, cut)[0].features["pyto_label"], IDS)
+
+
 def test_back_to_the_users_own_table(folder: Path) -> None:
     whole, _ = joined(table(), read_results(folder))
-    own = Vesicles(GRID, np.array([5, 1, 7, 2]), np.zeros((4, 3)), np.ones(4))
+    own = own_table([5, 1, 7, 2], [14, 10, 14, 11])
     found, notes = joined_by_source(own, whole)
     np.testing.assert_array_equal(found.features["pyto_label"], [14, 10, np.nan, 11])
     np.testing.assert_array_equal(found.features["pyto_connectors"], [1, 2, np.nan, 3])
