@@ -1,8 +1,8 @@
 """What `deepvesicle segment` costs from end to end: by stage, as growth over sizes, and its peak of memory.
 
 Run by `bin/benchmark speed`. The volumes are put together from a phantom synapse and from noise of the same power
-spectrum, so that their vesicles grow with them: hundreds in 258 Mvoxels. Each is segmented in a process of its own, whose
-largest resident memory is taken, pages of mapped files included.
+spectrum, so that their vesicles grow with them: hundreds in 258 Mvoxels. Each is segmented in a process of its own,
+whose largest resident memory is taken, pages of mapped files included.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def unit(rng: np.random.Generator) -> NDArray[np.int16]:
     out = np.empty(np.multiply(TILE, TILES), dtype=np.int16)
     for place in np.ndindex(*TILES):
         phases = np.fft.rfftn(rng.normal(size=TILE))
-        noise = np.fft.irfftn(power * phases / np.maximum(np.abs(phases), 1e-12), s=TILE)
+        noise = np.fft.irfftn(power * phases / np.maximum(np.abs(phases), 1e-12), s=TILE, axes=(0, 1, 2))
         tile = grey if place == (1, 2, 2) else noise
         region = tuple(slice(i * n, (i + 1) * n) for i, n in zip(place, TILE, strict=True))
         out[region] = np.clip(np.rint(2000 * tile), -32768, 32767)
@@ -188,7 +188,7 @@ def measure(tomogram: Path, size: str, voxels: int, memory: str = "", *, quick: 
         vesicles = int(text.split(" vesicles")[0].split()[-1])
     result = Cost(size, voxels, memory, cost["seconds"], cost["stages"], cost["peak_gb"], vesicles)
     print(
-        f"{size} Mvoxel {memory or 'default'}: {result.seconds:.1f} s, network {result.stages.get('network', 0):.1f} s, "
+        f"{size} Mvoxel {memory or 'default'}: {result.seconds:.1f} s, "
         f"peak {result.peak_gb:.2f} GB, {vesicles} vesicles; "
         + ", ".join(f"{name} {seconds:.1f}" for name, seconds in result.stages.items()),
         flush=True,
@@ -265,8 +265,8 @@ def _lines(costs: list[Cost], peaks: list[Cost]) -> list[str]:
     ]
     head = ("volume", "vesicles", "seconds", *names, "all but network / network", "s per Mvoxel", "peak, GB")
     lines = [
-        "Synapses among noise of the same power spectrum, 16-bit, 2.2 nm a voxel, `deepvesicle segment` as it is; a new",
-        "process each. *All but the network* includes the start of the program.",
+        "Synapses among noise of the same power spectrum, 16-bit, 2.2 nm a voxel, `deepvesicle segment` as it is; each",
+        "in a new process. *All but the network* includes the start of the program.",
         "",
         *markdown(head, rows),
         "",
@@ -278,8 +278,8 @@ def _lines(costs: list[Cost], peaks: list[Cost]) -> list[str]:
             (f"{c.size} Mvoxel", c.memory or "default", f"{c.peak_gb:.2f}", f"{PEAKS_GB[c.memory]:g}") for c in peaks
         ]
         lines += [
-            "Peak memory with a budget; 737 Mvoxel is 1440 x 1024 x 500 in 8 bits, with something quick in place of the",
-            "network.",
+            "Peak memory with a budget; 737 Mvoxel is 1440 x 1024 x 500 in 8 bits, with something quick in place of",
+            "the network.",
             "",
             *markdown(("volume", "--memory", "peak, GB", "at most"), rows),
             "",
