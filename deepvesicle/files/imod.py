@@ -236,12 +236,13 @@ def read_outline(path: str | os.PathLike[str], grid: Grid, *, object_name: str |
 
 def outline_of(path: str | os.PathLike[str], model: Model, objects: Sequence[Object], grid: Grid) -> Outline:
     """The closed contours of some objects of a model as a region; raises as `read_outline`."""
-    closed = [
-        contour.points
-        for item in objects
+    drawn = [
+        (number, contour.points)
+        for number, item in enumerate(objects)
         for contour in item.contours
         if item.is_closed(contour) and len(contour.points) > 2
     ]
+    closed = [points for _, points in drawn]
     if not closed:
         raise ModelFileError(
             f"{path} holds no outline",
@@ -251,7 +252,9 @@ def outline_of(path: str | os.PathLike[str], model: Model, objects: Sequence[Obj
         )
     points = points_on(path, model, frame_on(path, model, grid), grid, closed)
     contours: dict[int, tuple[NDArray[np.float64], ...]] = {}
-    for polygon in np.split(points, np.cumsum([len(contour) for contour in closed])[:-1]):
+    owners: dict[int, tuple[int, ...]] = {}
+    polygons = np.split(points, np.cumsum([len(contour) for contour in closed])[:-1])
+    for (owner, _), polygon in zip(drawn, polygons, strict=True):
         slices = slice_of(polygon[:, 0])
         if slices.min() != slices.max():
             raise ModelFileError(
@@ -262,7 +265,19 @@ def outline_of(path: str | os.PathLike[str], model: Model, objects: Sequence[Obj
             )
         z = int(slices[0])
         contours[z] = (*contours.get(z, ()), polygon[:, 1:])
-    return Outline(grid, dict(sorted(contours.items())))
+        owners[z] = (*owners.get(z, ()), owner)
+    return Outline(grid, dict(sorted(contours.items())), owners, _other_image(path, model, grid))
+
+
+def _other_image(path: str | os.PathLike[str], model: Model, grid: Grid) -> tuple[str, ...]:
+    """A note where a model says that it was drawn on an image of another size, and not on the same one binned."""
+    shape, frame = image_shape_zyx(model), frame_on(path, model, grid)
+    if shape == grid.shape_zyx or min(shape) < 1 or frame.scale != 1 or any(frame.start_xyz):
+        return ()
+    sizes = [" x ".join(str(n) for n in size[::-1]) for size in (shape, grid.shape_zyx)]
+    return (
+        f"{path} was drawn on an image of {sizes[0]} voxels, the tomogram has {sizes[1]}: look whether it lies right",
+    )
 
 
 def read_model_of(path: str | os.PathLike[str]) -> Model:

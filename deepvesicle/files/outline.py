@@ -16,7 +16,8 @@ class Outline:
     """A region drawn as closed contours on slices of constant z, such as the outline of a cell.
 
     The region reaches from the first to the last drawn slice. A slice between them that was not drawn takes the
-    contours of the nearest drawn one (of two equally near, the lower). Several contours on one slice are united.
+    contours of the nearest drawn one (of two equally near, the lower). Several contours on one slice are united; but
+    one that lies wholly inside another one of the same object is a hole in it, and one in a hole an island again.
 
     Parameters
     ----------
@@ -24,24 +25,39 @@ class Outline:
         What the voxel units refer to.
     contours : mapping of slice index to tuple of float arrays (M, 2)
         y, x in voxels.
+    objects : mapping of slice index to tuple of int, optional
+        The number of the object that each contour belongs to; all to one, if not given.
+    notes : tuple of str
+        What the user should know of it.
     """
 
     grid: Grid
     contours: Mapping[int, tuple[NDArray[np.float64], ...]]
+    objects: Mapping[int, tuple[int, ...]] | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.contours or not all(self.contours.values()):
             raise ValueError("an outline needs at least one contour on every slice that it names")
+
+    def holes(self) -> tuple[int, ...]:
+        """The drawn slices on which a contour is a hole, ascending."""
+        return tuple(
+            sorted(z for z in self.contours if any(depth % 2 for group in self._nested(z) for depth, _ in group))
+        )
 
     def contains(self, points_zyx: ArrayLike) -> NDArray[np.bool_]:
         """Which points (N, 3; z, y, x in voxels of `grid`) lie inside (N,)."""
         points = as_points(points_zyx)
         inside = np.zeros(len(points), dtype=bool)
         drawn = self._drawn_slice(points[:, 0])
-        for z, polygons in self.contours.items():
+        for z in self.contours:
             rows = np.flatnonzero(drawn == z)
-            for polygon in polygons:
-                inside[rows] |= _in_polygon(points[rows, 1:], polygon)
+            for group in self._nested(z) if len(rows) else ():
+                own = np.zeros(len(rows), dtype=bool)
+                for depth, polygon in group:
+                    own[_in_polygon(points[rows, 1:], polygon)] = depth % 2 == 0
+                inside[rows] |= own
         return inside
 
     def to_mask(self, grid: Grid) -> NDArray[np.bool_]:
@@ -51,16 +67,30 @@ class Outline:
         slices[:, 0] = np.arange(nz)
         drawn = self._drawn_slice(grid.map_points(slices, self.grid)[:, 0])
         mask = np.zeros((nz, ny, nx), dtype=bool)
-        for z, polygons in self.contours.items():
+        for z in self.contours:
             rows = np.flatnonzero(drawn == z)
             if len(rows) == 0:
                 continue
             united = np.zeros((ny, nx), dtype=bool)
-            for polygon in polygons:
-                vertices = np.column_stack([np.full(len(polygon), float(z)), polygon])
-                united |= _fill_polygon((ny, nx), self.grid.map_points(vertices, grid)[:, 1:])
+            for group in self._nested(z):
+                own = np.zeros((ny, nx), dtype=bool)
+                for depth, polygon in group:
+                    vertices = np.column_stack([np.full(len(polygon), float(z)), polygon])
+                    own[_fill_polygon((ny, nx), self.grid.map_points(vertices, grid)[:, 1:])] = depth % 2 == 0
+                united |= own
             mask[rows] = united
         return mask
+
+    def _nested(self, z: int) -> list[list[tuple[int, NDArray[np.float64]]]]:
+        """The contours of a slice by their objects; each with the number of others that it lies in, the least first."""
+        polygons = self.contours[z]
+        numbers = (0,) * len(polygons) if self.objects is None else self.objects[z]
+        groups = []
+        for number in sorted(set(numbers)):
+            own = [polygon for polygon, other in zip(polygons, numbers, strict=True) if other == number]
+            depths = [sum(_lies_in(polygon, other) for other in own) for polygon in own]
+            groups.append([(depths[i], own[i]) for i in sorted(range(len(own)), key=lambda i: depths[i])])
+        return groups
 
     def _drawn_slice(self, z_vox: NDArray[np.float64]) -> NDArray[np.int64]:
         """The drawn slice that decides at each z (N,); -1 below the first and above the last."""
@@ -73,6 +103,26 @@ class Outline:
 def slice_of(z_vox: NDArray[np.float64]) -> NDArray[np.int64]:
     """The slice that each z lies in, halves upwards, as 3dmod shows them."""
     return np.floor(z_vox + 0.5).astype(np.int64)
+
+
+def _lies_in(inner: NDArray[np.float64], outer: NDArray[np.float64]) -> bool:
+    """Whether a polygon lies wholly inside another one: it does not touch it, and its corners are inside."""
+    if not ((inner.min(axis=0) > outer.min(axis=0)) & (inner.max(axis=0) < outer.max(axis=0))).all():
+        return False
+    return bool(_in_polygon(inner, outer).all()) and not _cross(inner, outer)
+
+
+def _cross(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
+    """Whether any edges of two polygons cross."""
+    a_start, a_end = a[:, None], np.roll(a, -1, axis=0)[:, None]
+    b_start, b_end = b[None], np.roll(b, -1, axis=0)[None]
+
+    def side(start: NDArray[np.float64], end: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
+        way, off = end - start, at - start
+        return np.sign(way[..., 0] * off[..., 1] - way[..., 1] * off[..., 0])
+
+    parted = side(a_start, a_end, b_start) * side(a_start, a_end, b_end) <= 0
+    return bool((parted & (side(b_start, b_end, a_start) * side(b_start, b_end, a_end) <= 0)).any())
 
 
 def _crossings(y: NDArray[np.float64], start: NDArray[np.float64], end: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -110,12 +110,13 @@ def give_crumbs(
     taken : dict of int to int
         Voxels given to the other label and to the background.
     rest : int array
-        Sizes of the pieces that stay, the largest first.
+        Sizes of the pieces that are no crumbs, the largest first.
     """
     if len(pieces.sizes) < 2:
         return {}, pieces.sizes
     flat, number = labels.reshape(-1), len(pieces.sizes)
     crumb = pieces.sizes < _CRUMB * pieces.sizes[0]
+    rest = pieces.sizes[~crumb]
     voxels, piece = pieces.voxels(crumb)
     plane, line = labels.shape[1] * labels.shape[2], labels.shape[2]
     near = [flat[voxels + step].astype(np.int64) for step in (-plane, plane, -line, line, -1, 1)]
@@ -134,7 +135,7 @@ def give_crumbs(
     taken = crumb[piece]
     flat[voxels[taken]] = given[piece[taken]]
     values, counts = np.unique(given[piece[taken]], return_counts=True)
-    return dict(zip(values.tolist(), counts.tolist(), strict=True)), pieces.sizes[~crumb]
+    return dict(zip(values.tolist(), counts.tolist(), strict=True)), rest
 
 
 def _open_faces(flat: NDArray[Any], voxels: Integers, piece: Integers, shape: tuple[int, ...], number: int) -> Integers:

@@ -310,6 +310,42 @@ def test_an_outline_contains_what_was_drawn(tmp_path):
     assert outline.contains(np.zeros((0, 3))).shape == (0,)
 
 
+def test_a_contour_inside_another_of_its_object_is_a_hole(tmp_path):
+    """And one in the hole an island; contours that overlap, and those of other objects, are united."""
+    path = tmp_path / "cell.mod"
+    nested = (square(3, 2, 2, 20), square(3, 5, 5, 12), square(3, 8, 8, 4))
+    crossing = (square(3, 20, 14, 6), square(3, 21, 1, 4))  # over the edge, and beside
+    again = (square(8, 2, 2, 20), square(8, 2, 2, 20))  # the same twice
+    write_model(path, Model((Object("cell", (*nested[::-1], *crossing, *again)),), image_size=(41, 30, 12)))
+    wanted = np.zeros(SMALL.shape_zyx[1:], dtype=bool)
+    wanted[2:22, 2:22], wanted[5:17, 5:17], wanted[8:12, 8:12] = True, False, True
+    wanted[14:20, 20:26], wanted[1:5, 21:25] = True, True
+    outline = read_outline(path, SMALL)
+    mask = outline.to_mask(SMALL)
+    np.testing.assert_array_equal(mask[3], wanted)
+    assert mask[8].sum() == 400 and outline.holes() == (3,)
+    centres = np.argwhere(np.ones(SMALL.shape_zyx))
+    np.testing.assert_array_equal(outline.contains(centres).reshape(SMALL.shape_zyx), mask)
+    write_model(path, Model((Object("cell", nested[:1]), Object("other", nested[1:2])), image_size=(41, 30, 12)))
+    assert read_outline(path, SMALL).to_mask(SMALL)[3].sum() == 400
+
+
+def test_a_contour_that_leaves_a_bent_one_is_no_hole_in_it():
+    """All its corners are inside the horseshoe, but it crosses the mouth."""
+    shoe = np.array([[2, 2], [2, 30], [25, 30], [25, 20], [8, 20], [8, 12], [25, 12], [25, 2]]) - 0.5
+    bar = np.array([[15, 5], [15, 27], [20, 27], [20, 5]]) - 0.5
+    mask = Outline(SMALL, {4: (shoe, bar)}).to_mask(SMALL)
+    np.testing.assert_array_equal(mask[4, 15:20, 2:30], True)
+
+
+def test_a_model_of_another_image_is_told(tmp_path):
+    path = tmp_path / "cell.mod"
+    for size, told in (((41, 30, 12), False), ((41, 35, 12), True), ((0, 0, 0), False)):
+        write_model(path, Model((Object("cell", (square(3, 2, 2, 9),)),), image_size=size))
+        notes = read_outline(path, SMALL).notes
+        assert bool(notes) == told and all("41 x 35 x 12 voxels, the tomogram has 41 x 30 x 12" in n for n in notes)
+
+
 def test_points_and_mask_agree_on_any_shape(rng):
     angles = np.sort(rng.uniform(0, 2 * np.pi, 17))
     radius = rng.uniform(4, 13, 17)
