@@ -266,10 +266,10 @@ def outline_of(path: str | os.PathLike[str], model: Model, objects: Sequence[Obj
         z = int(slices[0])
         contours[z] = (*contours.get(z, ()), polygon[:, 1:])
         owners[z] = (*owners.get(z, ()), owner)
-    return Outline(grid, dict(sorted(contours.items())), owners, _other_image(path, model, grid))
+    return Outline(grid, dict(sorted(contours.items())), owners, other_image(path, model, grid))
 
 
-def _other_image(path: str | os.PathLike[str], model: Model, grid: Grid) -> tuple[str, ...]:
+def other_image(path: str | os.PathLike[str], model: Model, grid: Grid) -> tuple[str, ...]:
     """A note where a model says that it was drawn on an image of another size, and not on the same one binned."""
     shape, frame = image_shape_zyx(model), frame_on(path, model, grid)
     if shape == grid.shape_zyx or min(shape) < 1 or frame.scale != 1 or any(frame.start_xyz):

@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from deepvesicle.errors import BadInputError
+from deepvesicle.errors import BadInputError, VoxelSizeError
 from deepvesicle.files.imod import read_outline
 from deepvesicle.files.outline import Outline
-from deepvesicle.files.tomogram import read_labels
+from deepvesicle.files.tomogram import read_header, read_labels
 from deepvesicle.grid import Grid, Labels, as_points
+
+#: Voxel sizes that differ by less are taken as the same, as share.
+_SAME_VOXEL_SIZE = 0.01
 
 
 @dataclass(frozen=True)
@@ -25,10 +28,13 @@ class LabelRegion:
     ----------
     labels : Labels
     label : int, optional
+    notes : tuple of str
+        What the user should know of it.
     """
 
     labels: Labels
     label: int | None = None
+    notes: tuple[str, ...] = ()
 
     def contains(self, points_zyx: ArrayLike) -> NDArray[np.bool_]:
         """Which points (N, 3), voxels of the labels' grid, lie in a labelled voxel (N,)."""
@@ -80,10 +86,24 @@ def read_region(path: str | os.PathLike[str], grid: Grid, part: str | None = Non
         return read_outline(path, grid, object_name=part)
     if part is not None and not part.isdecimal():
         raise BadInputError(f"{path} has no label {part!r}", expected="the number of a label")
-    region = LabelRegion(read_labels(path, grid), None if part is None else int(part))
+    region = LabelRegion(read_labels(path, grid), None if part is None else int(part), _other_voxels(path, grid))
     if not any(region._belongs(np.asarray(plane)).any() for plane in region.labels.data):
         raise BadInputError(
             f"the mask {path} is empty",
             expected="voxels that are not 0 inside the cell" if part is None else f"voxels of the label {part}",
         )
     return region
+
+
+def _other_voxels(path: Path, grid: Grid) -> tuple[str, ...]:
+    """A note where the voxel size of a label volume's header is usable, and another one than the tomogram's."""
+    try:
+        voxel_nm = read_header(path).judged_voxel_nm()
+    except VoxelSizeError:
+        return ()
+    if abs(voxel_nm / grid.voxel_nm - 1) <= _SAME_VOXEL_SIZE:
+        return ()
+    return (
+        f"{path} has voxels of {voxel_nm:.4g} nm, the tomogram of {grid.voxel_nm:.4g} nm: taken voxel for voxel, look "
+        "whether it is of this tomogram",
+    )

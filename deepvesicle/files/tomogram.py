@@ -28,6 +28,7 @@ from deepvesicle.memory import drop_pages
 
 #: Voxels that are looked at or written in one go.
 SLAB_VOXELS = 1 << 23
+_BEYOND_INT32 = 2.0**31
 #: gzip cannot compress better than this; more means that the header promises what is not there.
 _MAX_GZIP_RATIO = 1040
 
@@ -217,7 +218,8 @@ def read_labels(path: PathLike, grid: Grid | None = None) -> Labels:
     for z, slab in slabs(data):
         bad = slab < 0
         if data.dtype.kind == "f":
-            bad |= ~(np.isfinite(slab) & (slab == np.rint(slab)) & (slab <= np.iinfo(np.int32).max))
+            wide = slab.astype(np.float32, copy=False)  # half floats do not hold the limit
+            bad |= ~(np.isfinite(wide) & (wide == np.rint(wide)) & (wide < _BEYOND_INT32))
         if bad.any():
             raise TomogramError(
                 f"{path} is not a label volume",

@@ -33,10 +33,13 @@ class MeshSolid:
         What the voxel units refer to.
     corners_vox : float array (N, 3, 3)
         The three corners of each triangle.
+    notes : tuple of str
+        What the user should know of it.
     """
 
     grid: Grid
     corners_vox: Floats
+    notes: tuple[str, ...] = ()
 
     def to_mask(self, grid: Grid) -> NDArray[np.bool_]:
         """Which voxels of a grid have their centre inside, as array (z, y, x)."""

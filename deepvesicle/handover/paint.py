@@ -19,6 +19,7 @@ from deepvesicle.fitting.rasterize import draw_slab
 from deepvesicle.grid import Grid, Region
 from deepvesicle.handover.gaps import Surroundings, ball, beside, between, gap_width, pockets, surroundings
 from deepvesicle.handover.ids import SOURCE_ID, LabelIds
+from deepvesicle.handover.regions import notes_of
 from deepvesicle.handover.runs import give_crumbs, keep_one_piece, pieces_of
 from deepvesicle.spheres import are_cut
 from deepvesicle.vesicles import Vesicles
@@ -136,6 +137,7 @@ def paint_labels(
             file.truncate(HEADER_BYTES + grid.voxel_count * stored.itemsize)
         labels = np.memmap(temporary, dtype=stored, mode="r+", offset=HEADER_BYTES, shape=grid.shape_zyx)
         painter = _Painter(np.asarray(labels), grid, ids, gap_vox, progress or (lambda done, total: None))
+        painter.notes += dict.fromkeys((*notes_of(cytosol), *notes_of(membrane)))  # one file may have both
         painted = painter.paint(vesicles.select(vesicles.accepted), cytosol, membrane, keep_cut=keep_cut)
         labels.flush()
         del painter.labels, labels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from deepvesicle.annotations.models import picked
 from deepvesicle.errors import BadInputError, UsageError
-from deepvesicle.files.imod import OUR_OBJECTS, frame_on, outline_of, points_on, read_model_of
+from deepvesicle.files.imod import OUR_OBJECTS, frame_on, other_image, outline_of, points_on, read_model_of
 from deepvesicle.files.outline import Outline, slice_of
 from deepvesicle.files.region import read_region
 from deepvesicle.grid import Grid, Points, Region
@@ -26,6 +26,10 @@ Mask = NDArray[np.bool_]
 
 #: A closed mesh of a mean thickness of at most this many times that of the membrane is the membrane's own surface.
 _THIN = 2.0
+#: A thinner membrane has holes between its voxels: no plane is closed below the square root of 3. Voxels.
+_LEAST_VOX = 1.8
+#: No membrane is so thick, however it is blurred; nm.
+_MOST_NM = 30.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +44,14 @@ class Sheet:
         z, y, x; dense on the surface.
     radius_vox : float
         Half of the thickness.
+    notes : tuple of str
+        What the user should know of it.
     """
 
     grid: Grid
     points_vox: Points
     radius_vox: float
+    notes: tuple[str, ...] = ()
 
     def to_mask(self, grid: Grid) -> Mask:
         """Which voxels of a grid have their centre within the thickness, as array (z, y, x)."""
@@ -84,6 +91,11 @@ class Outside:
 
     region: Region
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Those of the region."""
+        return notes_of(self.region)
+
     def to_mask(self, grid: Grid) -> Mask:
         """Which voxels of a grid are not in the region, as array (z, y, x)."""
         mask = ~self.region.to_mask(grid)
@@ -94,6 +106,11 @@ class Outside:
             drawn = self.region.contours
             mask[(slices < min(drawn)) | (slices > max(drawn))] = False
         return mask
+
+
+def notes_of(region: Region | None) -> tuple[str, ...]:
+    """What the user should know of a region: how it was read, and what looks odd."""
+    return tuple(getattr(region, "notes", ()))
 
 
 def cytosol_region(
@@ -117,7 +134,7 @@ def cytosol_region(
     Raises
     ------
     BadInputError
-        The file cannot be used, marks nothing, or has a mesh that is not closed.
+        The file cannot be used, marks nothing, is drawn on one slice only, or has a mesh that is not closed.
     """
     path = Path(path)
     region: Region
@@ -127,12 +144,30 @@ def cytosol_region(
         items = [model.objects[row] for row in rows]
         drawn = any(item.is_closed(line) and len(line.points) > 2 for item in items for line in item.contours)
         corners = np.zeros((0, 3, 3)) if drawn else _triangles(path, model, rows, grid)
-        region = MeshSolid(grid, corners) if len(corners) else outline_of(path, model, items, grid)
-        if isinstance(region, MeshSolid):
-            region.check(path)
+        if len(corners):
+            solid = MeshSolid(grid, corners, other_image(path, model, grid))
+            solid.check(path)
+            region = solid
+        else:
+            region = _checked_outline(path, outline_of(path, model, items, grid))
     else:
         region = read_region(path, grid, part)
     return Outside(region) if outside else region
+
+
+def _checked_outline(path: Path, outline: Outline) -> Outline:
+    """An outline on several slices, with a note of its holes."""
+    if len(outline.contours) < 2:
+        raise BadInputError(
+            f"the outline in {path} is drawn on one slice only",
+            expected="closed contours on the first and the last slice of the cytosol, and on some between them",
+            got=f"slice {next(iter(outline.contours)) + 1}",
+        )
+    holes = [z + 1 for z in outline.holes()]
+    if not holes:
+        return outline
+    where = f"slices {holes[0]} to {holes[-1]}" if len(holes) > 1 else f"slice {holes[0]}"
+    return replace(outline, notes=(*outline.notes, f"{path}: contours that lie inside others are holes ({where})"))
 
 
 def membrane_region(
@@ -149,17 +184,24 @@ def membrane_region(
     path, grid, part
         As for `cytosol_region`. Scattered points are no membrane.
     thickness_nm : float
-        Of the membrane that is painted about lines and surfaces.
+        Of the membrane that is painted about lines and surfaces; 1.8 voxels where that is more, as it would have holes.
 
     Raises
     ------
     BadInputError
         The file cannot be used, or it marks nothing.
     UsageError
-        A thickness that is not positive.
+        A thickness that is not positive, or more than 30 nm.
     """
     if not (np.isfinite(thickness_nm) and thickness_nm > 0):
         raise UsageError("the membrane has no thickness", expected="a positive number of nm", got=f"{thickness_nm:g}")
+    if thickness_nm > _MOST_NM:
+        raise UsageError(
+            "no membrane is so thick",
+            expected=f"at most {_MOST_NM:g} nm",
+            got=f"{thickness_nm:g} nm",
+            remedy="A bilayer looks 5 to 8 nm thick: see --membrane-thickness",
+        )
     path = Path(path)
     if not _is_model(path):
         return read_region(path, grid, part)
@@ -168,7 +210,8 @@ def membrane_region(
     lines = [row for row in rows if any(len(contour.points) > 1 for contour in model.objects[row].contours)]
     bare = [row for row in rows if not any(len(contour.points) for contour in model.objects[row].contours)]
     thickness_vox = float(grid.length_to_vox(thickness_nm))
-    parts = [zone_of_model(path, model, lines, grid)[0]] if lines else []
+    points, notes = zone_of_model(path, model, lines, grid) if lines else (np.zeros((0, 3)), ())
+    parts = [points]
     for row in bare:
         corners = _triangles(path, model, [row], grid)
         if len(corners) and is_closed(corners) and mean_thickness(MeshSolid(grid, corners)) <= _THIN * thickness_vox:
@@ -178,16 +221,19 @@ def membrane_region(
                     expected="a closed mesh alone, or surfaces and contours",
                     remedy="Name the object that is the membrane",
                 )
-            return MeshSolid(grid, corners)
+            return MeshSolid(grid, corners, other_image(path, model, grid))
         parts.append(surface_points(corners, STEP_VOX))
-    points = np.concatenate([np.zeros((0, 3)), *parts])
+    points = np.concatenate(parts)
     if not len(points):
         raise BadInputError(
             f"{path} shows no membrane",
             expected="contours of at least two points, or a mesh",
             remedy="Draw the membrane of the active zone as open contours on several slices, and name their object",
         )
-    return Sheet(grid, points, thickness_vox / 2)
+    if thickness_vox < _LEAST_VOX:
+        least = float(grid.length_to_nm(_LEAST_VOX))
+        notes += (f"the membrane is {least:.2g} nm thick, not {thickness_nm:g}: thinner than 1.8 voxels it has holes",)
+    return Sheet(grid, points, max(thickness_vox, _LEAST_VOX) / 2, (*other_image(path, model, grid), *notes))
 
 
 def _is_model(path: Path) -> bool:

@@ -22,6 +22,8 @@ STEP_VOX = 0.5
 #: Contours on consecutive drawn slices are one membrane if the slices are at most this far apart, and if at some place
 #: they are no farther apart sideways than the slices are, or than the second length; nm.
 _MAX_GAP_NM, _SIDEWAYS_NM = 100.0, 50.0
+#: Pairs of slices that a note names one by one.
+_NAMED = 6
 
 
 def zone_of_model(
@@ -70,7 +72,15 @@ def zone_of_model(
             continue
         points = points_on(path, model, frame, grid, [contour.points for contour in contours])
         ends = np.cumsum([len(contour.points) for contour in contours])[:-1]
-        parts += _membrane(item, contours, np.split(points, ends), grid)
+        surfaces, gaps = _membrane(item, contours, np.split(points, ends), grid)
+        parts += surfaces
+        if gaps:
+            where = ", ".join(f"{z + 1} and {following + 1}" for z, following in gaps[:_NAMED])
+            more = f" and {len(gaps) - _NAMED} more" if len(gaps) > _NAMED else ""
+            notes.append(
+                f"object {item.name!r} is not joined between slices {where}{more}: contours more than "
+                f"{_MAX_GAP_NM:g} nm apart are not; draw some between them"
+            )
     if not parts:
         raise BadInputError(
             f"{path} shows no active zone",
@@ -128,8 +138,13 @@ def _between(begins: Points, ends: Points) -> Points:
     return np.asarray(begins[way] + (number / counts[way])[:, None] * (ends - begins)[way])
 
 
-def _membrane(item: Object, contours: Sequence[Contour], places: Sequence[Points], grid: Grid) -> list[Points]:
-    """Dense points of one object: of its lines, and of the surfaces between those on consecutive slices."""
+def _membrane(
+    item: Object, contours: Sequence[Contour], places: Sequence[Points], grid: Grid
+) -> tuple[list[Points], list[tuple[int, int]]]:
+    """Dense points of one object: of its lines, and of the surfaces between those on consecutive slices.
+
+    And the pairs of consecutive slices that are too far apart for a surface.
+    """
     parts: list[Points] = []
     level: dict[int, list[Points]] = {}
     for contour, points in zip(contours, places, strict=True):
@@ -142,10 +157,13 @@ def _membrane(item: Object, contours: Sequence[Contour], places: Sequence[Points
         if slices.min() == slices.max():
             level.setdefault(int(slices[0]), []).append(line)
     drawn = sorted(level)
+    gaps: list[tuple[int, int]] = []
     for z, following in zip(drawn[:-1], drawn[1:], strict=True):
         if grid.length_to_nm(following - z) <= _MAX_GAP_NM:
             parts += [join_lines(*pair) for pair in _partners(level[z], level[following], grid)]
-    return parts
+        else:
+            gaps.append((z, following))
+    return parts, gaps
 
 
 def _partners(lower: Sequence[Points], upper: Sequence[Points], grid: Grid) -> list[tuple[Points, Points]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -362,6 +363,14 @@ def test_cytosol_enclosed_between_vesicles_stays(tmp_path: Path) -> None:
         assert data[21, 34, 40] == 1, "the middle"
         assert label(data == 1)[1] >= 2 and not painted.left_out
         assert not any("pieces" in note for note in painted.notes), "that does no harm"
+
+
+def test_notes_of_the_regions_are_handed_on(tmp_path: Path) -> None:
+    """Once each, where one file holds both."""
+    cytosol, membrane = region(X < 50), region((X >= 50) & (X < 53))
+    told = [replace(part, notes=("of another volume", name)) for part, name in ((cytosol, "cell"), (membrane, "az"))]
+    painted = paint_labels(tmp_path / "l.mrc", table(SPHERES[:1]), told[0], told[1], LabelIds())
+    assert painted.notes[:3] == ("of another volume", "cell", "az")
 
 
 def test_what_the_cytosol_leaves_apart_is_told(tmp_path: Path) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.ndimage import label
 
 from deepvesicle.errors import BadInputError, ModelFileError, UsageError
 from deepvesicle.files.tomogram import write_labels
 from deepvesicle.grid import Grid, Labels, Region
 from deepvesicle.handover.meshes import MeshSolid, is_closed, mean_thickness
-from deepvesicle.handover.regions import cytosol_region, membrane_region
+from deepvesicle.handover.regions import Outside, cytosol_region, membrane_region, notes_of
 from imod_bridge import fields
 from imod_bridge.coordinates import index_to_model
 from imod_bridge.model import FLAG_OPEN, SCATTERED_OBJECT, UNITS_NM, Contour, Model, Object, encode_model, write_model
@@ -95,9 +97,10 @@ def test_an_outline_and_what_lies_outside_it(tmp_path: Path) -> None:
 
 
 def test_parts_of_models_and_label_volumes(tmp_path: Path) -> None:
-    first, second = square(5, (9.5, 9.5), (20.5, 20.5)), square(5, (29.5, 9.5), (40.5, 20.5))
+    first = [square(z, (9.5, 9.5), (20.5, 20.5)) for z in (5, 9)]
+    second = [square(z, (29.5, 9.5), (40.5, 20.5)) for z in (5, 9)]
     other = square(5, (29.5, 40.5), (40.5, 60.5))
-    drawn = [("cell", 0, [first]), ("a, b", 0, [second]), ("vesicles", SCATTERED_OBJECT, [other])]
+    drawn = [("cell", 0, first), ("a, b", 0, second), ("vesicles", SCATTERED_OBJECT, [other])]
     write_model(tmp_path / "m.mod", model_of(drawn))
     masks = {part: cytosol_region(tmp_path / "m.mod", GRID, part=part).to_mask(GRID) for part in ("cell", "a, b")}
     assert masks["cell"][5, 15, 15] and not masks["cell"][5, 35, 15]
@@ -118,6 +121,72 @@ def test_parts_of_models_and_label_volumes(tmp_path: Path) -> None:
     )
     with pytest.raises(BadInputError, match="empty"):
         cytosol_region(tmp_path / "l.mrc", GRID, part="7")
+
+
+def test_a_hole_in_an_outline_is_told(tmp_path: Path) -> None:
+    """An organelle that is cut out by contours of the same object."""
+    outer = [square(z, (9.5, 9.5), (50.5, 60.5)) for z in (5, 9, 13)]
+    inner = [square(z, (19.5, 19.5), (30.5, 30.5)) for z in (9, 13)]
+    region = cytosol_region(written(tmp_path, outer + inner), GRID)
+    mask = in_parts(region)
+    assert mask[5, 25, 25] and not mask[9, 25, 25] and mask[9, 15, 15]
+    assert notes_of(region) == (f"{tmp_path / 'm.mod'}: contours that lie inside others are holes (slices 10 to 14)",)
+    assert notes_of(Outside(region)) == notes_of(region) and not notes_of(
+        cytosol_region(written(tmp_path, outer), GRID)
+    )
+
+
+def test_an_outline_on_one_slice_is_no_cytosol(tmp_path: Path) -> None:
+    path = written(tmp_path, [square(7, (9.5, 9.5), (20.5, 20.5)), square(7, (30.5, 9.5), (40.5, 20.5))])
+    with pytest.raises(BadInputError, match=r"one slice only.*first and the last slice.*slice 8"):
+        cytosol_region(path, GRID)
+
+
+def test_contours_too_far_apart_are_told(tmp_path: Path) -> None:
+    """100 nm are 58 slices here, so the slices must be wide: of a coarser tomogram."""
+    grid = Grid((40, 66, 75), 5.0)
+    lines = [np.array([[z, 10.0, 30.0], [z, 50.0, 30.0]]) for z in (3.0, 15.0, 36.0)]
+    model = replace(model_of([("az", FLAG_OPEN, lines)]), pixel_size=5.0)
+    write_model(tmp_path / "m.mod", model)
+    region = membrane_region(tmp_path / "m.mod", grid, thickness_nm=10.0)
+    (note,) = notes_of(region)
+    assert "object 'az' is not joined between slices 16 and 37: contours more than 100 nm apart" in note
+    mask = region.to_mask(grid)
+    assert mask[3:16, 30, 30].all() and not mask[18:34].any()
+    write_model(tmp_path / "m.mod", replace(model, objects=model_of([("az", FLAG_OPEN, lines[:2])]).objects))
+    assert notes_of(membrane_region(tmp_path / "m.mod", grid, thickness_nm=10.0)) == ()
+
+
+def test_a_thin_membrane_has_no_slits(tmp_path: Path) -> None:
+    y = np.linspace(3, 62, 5)
+    for tilt in (0.0, 0.37, 1.0):
+        lines = [np.column_stack([np.full(5, z), y, 25 + tilt * (z - 20) + 0.213 * y]) for z in range(4, 36, 3)]
+        region = membrane_region(written(tmp_path, lines, FLAG_OPEN), GRID, thickness_nm=1.0)
+        mask = region.to_mask(GRID)
+        (note,) = notes_of(region)
+        assert "3.1 nm thick, not 1: thinner than 1.8 voxels" in note
+        inner = ~mask[6:34, 6:60]
+        part, _ = label(inner, np.ones((3, 3, 3)))  # no way through it, not over edges and corners either
+        assert part[14, 27, 0] and part[14, 27, -1] and part[14, 27, 0] != part[14, 27, -1]
+    with pytest.raises(UsageError, match=r"so thick.*at most 30 nm.*31 nm"):
+        membrane_region(written(tmp_path, lines, FLAG_OPEN), GRID, thickness_nm=31.0)
+
+
+def test_labels_and_models_of_another_volume_are_told(tmp_path: Path) -> None:
+    labels = np.zeros(GRID.shape_zyx, dtype=np.uint16)
+    labels[5:30, 10:50, 10:50] = 1
+    for size, told in ((1.7, False), (1.71, False), (1.0, True)):
+        write_labels(tmp_path / "l.mrc", Labels(labels, Grid(GRID.shape_zyx, size)), overwrite=True)
+        for region in (
+            cytosol_region(tmp_path / "l.mrc", GRID),
+            cytosol_region(tmp_path / "l.mrc", GRID, outside=True),
+        ):
+            assert bool(notes_of(region)) == told
+            assert all("voxels of 1 nm, the tomogram of 1.7 nm" in note for note in notes_of(region))
+    lines = [np.array([[z, 10.0, 30.0], [z, 50.0, 30.0]]) for z in (3.0, 15.0)]
+    write_model(tmp_path / "m.mod", replace(model_of([("az", FLAG_OPEN, lines)]), image_size=(75, 80, 40)))
+    (note,) = notes_of(membrane_region(tmp_path / "m.mod", GRID, thickness_nm=6.0))
+    assert "an image of 75 x 80 x 40 voxels, the tomogram has 75 x 66 x 40" in note
 
 
 @pytest.mark.parametrize("thickness_nm", [3.4, 5.0, 9.3])
