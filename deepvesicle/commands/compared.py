@@ -94,8 +94,10 @@ class Side:
     notes: tuple[str, ...] = ()
 
 
-def source_of(text: str) -> Source:
-    """Understand ``FILE`` or ``FILE:PART``.
+def source_of(
+    text: str, expected: str = "an IMOD model (.mod), a table of vesicles (.csv) or a label volume (.mrc)"
+) -> Source:
+    """Understand ``FILE`` or ``FILE:PART``; `expected` are the kinds that are of use, for the message.
 
     Raises
     ------
@@ -107,7 +109,7 @@ def source_of(text: str) -> Source:
     name, _, part = text.rpartition(":")
     whole = Path(text).exists() or not name
     path = Path(text) if whole else Path(name)
-    kind = kind_of(path, "an IMOD model (.mod), a table of vesicles (.csv) or a label volume (.mrc)")
+    kind = kind_of(path, expected)
     return Source(path, kind, None if whole else part)
 
 

@@ -24,11 +24,17 @@ if TYPE_CHECKING:
 #: membrane's own dark edge lies in the cytosol, where Pyto takes it for segments; thicker, and the label swallows the
 #: ends of short tethers.
 MEMBRANE_NM = 6.0
+#: What else goes with a task other than making a folder.
+_GO_WITH = {
+    "--check": ("check", "as_json"),
+    "--import-results": ("import_results", "output", "table", "segments", "colour_by", "overwrite"),
+}
 #: Ids named in a line, at most.
 _NAMED = 12
 
 
 def pyto(
+    context: typer.Context,
     tomogram: Annotated[
         Path | None,
         typer.Argument(metavar="TOMO", help="Tomogram: MRC file (.mrc, .rec, .nad, .gz ...).", show_default=False),
@@ -92,7 +98,9 @@ def pyto(
     membrane_id: Annotated[int, typer.Option(metavar="ID", help="Label of the membrane.")] = 2,
     first_vesicle: Annotated[
         int,
-        typer.Option(metavar="ID", help="Label of vesicle 1 of the table; a table whose ids begin there keeps them."),
+        typer.Option(
+            metavar="ID", help="Label of vesicle 1 of the table; a table whose ids are all from there on keeps them."
+        ),
     ] = 10,
     gap: Annotated[
         int, typer.Option(metavar="N", min=0, help="Voxels of background to leave between vesicles that touch.")
@@ -157,6 +165,8 @@ def pyto(
     if len(asked) > 1 or (asked and tomogram is not None):
         others = asked[1:] or ["a tomogram"]
         raise UsageError(f"{asked[0]} and {others[0]} exclude one another", remedy="Give one after the other")
+    if asked:
+        _refuse_others(context, asked[0])
     if check is not None:
         _check(check, as_json=as_json)
         return
@@ -176,7 +186,7 @@ def pyto(
         signed=int16,
         gap_vox=gap,
         keep_cut=keep_cut,
-        crop_nm=None if crop is None else length_nm(crop, "--crop"),
+        crop_nm=None if crop is None else _crop_nm(crop),
         copied=copy,
     )
     _make(
@@ -192,6 +202,15 @@ def pyto(
         invert=invert,
         overwrite=overwrite,
     )
+
+
+def _refuse_others(context: typer.Context, task: str) -> None:
+    """Options that do not go with a task are refused, since they would be without effect."""
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        given = source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
+        if given and option.name not in _GO_WITH[task]:
+            raise UsageError(f"{option.opts[0]} does not go with {task}", remedy="Leave it out")
 
 
 def _needed(value: Any, what: str) -> Any:
@@ -222,6 +241,28 @@ def length_nm(text: str, option: str) -> float:
     return float(match.group(1))
 
 
+def _crop_nm(text: str) -> float:
+    """How far to cut; a warning where Pyto's layers want more.
+
+    Raises
+    ------
+    UsageError
+        No length above 0.
+    """
+    from deepvesicle.commands.console import warn
+    from deepvesicle.handover.readme import LAYERS_NM
+
+    length = length_nm(text, "--crop")
+    if not length > 0:
+        raise UsageError("--crop leaves nothing round the active zone", expected="nm above 0, such as 300nm", got=text)
+    if length < LAYERS_NM:
+        warn(
+            f"--crop {length:g}nm: Pyto's layers want {LAYERS_NM:.0f} nm of cytosol round the active zone, and vesicles "
+            "that the cut goes through are left out. Give 300nm, unless only what is nearer counts."
+        )
+    return length
+
+
 def _make(
     tomogram: Path,
     vesicles: str,
@@ -240,13 +281,19 @@ def _make(
     from dataclasses import replace
 
     from deepvesicle.commands.compared import source_of
-    from deepvesicle.commands.console import warn
+    from deepvesicle.commands.console import say, warn
     from deepvesicle.commands.stages import stage_progress
     from deepvesicle.files.tomogram import read_header, read_tomogram
+    from deepvesicle.handover.findings import Severity
     from deepvesicle.handover.handing import check_place, hand_over
     from deepvesicle.handover.regions import cytosol_region, membrane_region
 
-    sources = {"vesicles": source_of(vesicles), "outline": source_of(outline), "active_zone": source_of(active_zone)}
+    regions = "an IMOD model (.mod) or a label volume (.mrc)"
+    sources = {
+        "vesicles": source_of(vesicles, "a table (.csv) or an IMOD model (.mod)"),
+        "outline": source_of(outline, regions),
+        "active_zone": source_of(active_zone, regions),
+    }
     inputs = {"tomogram": tomogram, **{name: source.path for name, source in sources.items()}}
     _refuse_tables(sources["outline"], sources["active_zone"])
     # Before any work; whether the tomogram has to be written is not known yet.
@@ -280,7 +327,10 @@ def _make(
             progress=lambda number, total: progress("drawing labels", number, total),
         )
     for finding in done.findings:
-        warn(str(finding))
+        if finding.severity is Severity.WARNING:
+            warn(f"{finding.text}. {finding.remedy}.")
+        else:
+            say(str(finding))
     print("\n".join(made_lines(done)))
     print(f"wrote {output}")
 
@@ -290,10 +340,10 @@ def _refuse_tables(outline: Source, zone: Source) -> None:
         if source.is_table:
             raise UsageError(f"{option} {source.path} is a table", expected="an IMOD model or a label volume")
     if outline.path.samefile(zone.path) and (zone.part is None or outline.part is None):
-        what = "label" if zone.is_volume else "object"
+        what, part = ("label", "1") if zone.is_volume else ("object", "NAME")
         raise UsageError(
             f"{zone.path} holds the outline and the active zone",
-            expected=f"the {what} that is meant with each, such as {zone.path}:NAME",
+            expected=f"the {what} that is meant with each, such as {zone.path}:{part}",
         )
 
 
@@ -332,8 +382,9 @@ def read_vesicles(source: Source, outline: Source, zone: Source, grid: Grid) -> 
 def made_lines(done: HandedOver) -> list[str]:
     """What was made, for the terminal."""
     ids = sorted(done.drawn.ids.tolist())
-    counted = f"{len(ids)} vesicle{'' if len(ids) == 1 else 's'}"
-    lines = [f"{counted} in the labels, ids {ids[0]} to {ids[-1]}"]
+    lines = [f"{len(ids)} vesicles in the labels, ids {ids[0]} to {ids[-1]}"]
+    if len(ids) == 1:
+        lines = [f"1 vesicle in the labels, id {ids[0]}"]
     for reason, count in Counter(done.left_out.values()).items():
         numbers = sorted(number for number, why in done.left_out.items() if why == reason)
         more = f" and {count - _NAMED} more" if count > _NAMED else ""

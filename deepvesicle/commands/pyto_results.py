@@ -33,7 +33,7 @@ def join_results(
 
     if not root.is_dir():
         raise BadInputError(f"{root} is not a folder", expected="a work folder that `deepvesicle pyto` made")
-    own_source = None if table is None else source_of(table)
+    own_source = None if table is None else source_of(table, "a table (.csv) or an IMOD model (.mod)")
     paths = output_paths(output or root, None if own_source is None else own_source.path.stem)
     refuse_existing(paths, overwrite)
     own = None if own_source is None else _own_table(own_source, source_grid(WorkFolder(root)))

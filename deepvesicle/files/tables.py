@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Union
 
@@ -47,7 +47,9 @@ _MAY_BE_EMPTY = COLUMNS[9:14]
 _MAX_VOXEL_DIFFERENCE = 0.01
 
 
-def write_vesicles_csv(path: PathLike, vesicles: Vesicles, *, overwrite: bool = False) -> None:
+def write_vesicles_csv(
+    path: PathLike, vesicles: Vesicles, *, overwrite: bool = False, whole: Collection[str] = ()
+) -> None:
     """Write all vesicles, the rejected ones too, one row each, without loss of precision; unknown values are empty.
 
     Parameters
@@ -57,6 +59,8 @@ def write_vesicles_csv(path: PathLike, vesicles: Vesicles, *, overwrite: bool = 
         Its features become columns after those of `COLUMNS`, sorted by name.
     overwrite : bool
         Replace a file that exists.
+    whole : collection of str
+        Features that are ids or numbers of things: written without a decimal point.
 
     Raises
     ------
@@ -80,7 +84,7 @@ def write_vesicles_csv(path: PathLike, vesicles: Vesicles, *, overwrite: bool = 
         "score": vesicles.scores,
         **vesicles.features,
     }
-    texts = {name: [_text(v) for v in column] for name, column in numbers.items()}
+    texts = {name: [_text(v, whole=name in whole) for v in column] for name, column in numbers.items()}
     texts["id"] = [str(i) for i in vesicles.ids]
     texts["status"] = [status.value for status in vesicles.status]
     texts["reason"] = list(vesicles.reasons)
@@ -207,8 +211,10 @@ def _read_rows(path: Path, *, whole: bool = True) -> tuple[list[str], list[tuple
     return header, rows
 
 
-def _text(value: float) -> str:
-    return "" if math.isnan(value) else repr(float(value))
+def _text(value: float, *, whole: bool = False) -> str:
+    if math.isnan(value):
+        return ""
+    return str(int(value)) if whole and value == int(value) else repr(float(value))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +228,7 @@ def hand_over(
             SOURCE_GRID: tomogram.grid.to_json(),
             "start_zyx": [part.start for part in box],
         },
-        {name: FileRecord.of(path, hashed=path != source) for name, path in inputs.items()},
+        {name: FileRecord.of(path) for name, path in inputs.items()},
         voxel_nm=grid.voxel_nm,
         voxel_source="option" if wishes.other_voxel_size else "header",
         invert=tomogram.invert,
@@ -253,13 +253,13 @@ def hand_over(
         left_out |= dict(painted.left_out)
         _refuse_none(painted.drawn, left_out)
         image_note = _put_image(folder.tomogram, tomogram, box, reasons, copied=wishes.copied and not stays)
-        write_vesicles_csv(folder.table, painted.drawn)
+        write_vesicles_csv(folder.table, painted.drawn, whole=[SOURCE_ID])
         write_vesicles_model(folder.model, painted.drawn)
         write_tomo_info(
             folder.tomo_info, TomoInfo.of(folder.tomogram, folder.labels, wishes.ids, painted.drawn.ids.tolist())
         )
         findings = tuple(check_folder(new))
-        _refuse_errors(findings, root)
+        _refuse_errors(findings, root, inverted=tomogram.invert)
         notes = (image_note, *_cut_note(tomogram.grid, grid, wishes.crop_nm), *painted.notes, *old_results)
         start = tuple(int(part.start) for part in box)
         done = HandedOver(WorkFolder(root), grid, start, painted.drawn, left_out, findings, notes)  # type: ignore[arg-type]
@@ -349,8 +349,13 @@ def _results_in(root: Path) -> list[str]:
     return notes
 
 
-def _refuse_errors(findings: Sequence[Finding], root: Path) -> None:
-    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+def _refuse_errors(findings: Sequence[Finding], root: Path, *, inverted: bool) -> None:
+    mended = "Leave out --invert" if inverted else "Add --invert, which turns the contrast"
+    errors = [
+        replace(finding, remedy=mended) if finding.kind == "contrast" else finding
+        for finding in findings
+        if finding.severity is Severity.ERROR
+    ]
     if not errors:
         return
     told = " ".join(f"({number}) {finding.text}. {finding.remedy}." for number, finding in enumerate(errors, start=1))

@@ -16,7 +16,7 @@ from deepvesicle.files.tomogram import read_header
 from deepvesicle.grid import Grid
 from deepvesicle.handover.folder import WorkFolder, read_tomo_info
 from deepvesicle.handover.handing import JOINED, SOURCE_GRID
-from deepvesicle.handover.results import COLOURS, PREFIX, joined, joined_by_source, read_results
+from deepvesicle.handover.results import COLOURS, PREFIX, WHOLE, joined, joined_by_source, read_results
 from deepvesicle.vesicles import Vesicles
 
 #: Name of the joined table and model without endings.
@@ -145,7 +145,7 @@ def write_imported(paths: dict[str, Path], found: Imported, record: RunRecord, *
     """
     tables = {"": found.vesicles} | ({"own_": found.own} if found.own is not None else {})
     for name, table in tables.items():
-        write_vesicles_csv(paths[f"{name}table"], table, overwrite=overwrite)
+        write_vesicles_csv(paths[f"{name}table"], table, overwrite=overwrite, whole=WHOLE)
         write_coloured_model(paths[f"{name}model"], table, table.features[found.colour], overwrite=overwrite)
     done = record.finished(
         outputs=list(paths.values()), counts={"vesicles": len(found.vesicles)}, warnings=list(found.notes)

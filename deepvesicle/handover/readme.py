@@ -86,6 +86,9 @@ def _labels(done: HandedOver, wishes: Wishes) -> Iterator[str]:
     yield "- 0: background"
     yield f"- {wishes.ids.cytosol}: cytosol"
     yield f"- {wishes.ids.membrane}: membrane of the active zone"
+    if len(ids) == 1:
+        yield f"- {ids[0]}: 1 vesicle, with the id that it has in vesicles.csv and vesicles.mod"
+        return
     yield f"- {ids[0]} to {ids[-1]}: {len(ids)} vesicles, each with the id that it has in vesicles.csv and vesicles.mod"
 
 

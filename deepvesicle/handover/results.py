@@ -22,6 +22,11 @@ from deepvesicle.vesicles import Vesicles
 PREFIX = "pyto_"
 #: Columns by which a model is coloured if nothing is asked for: the first that is there.
 COLOURS = ("pyto_connectors", "pyto_tethers", "pyto_distance_min_nm", "pyto_distance_mean_nm", "pyto_radius_nm")
+#: Columns that are ids or numbers of things.
+WHOLE = (
+    SOURCE_ID,
+    *(PREFIX + name for name in ("label", "connectors", "tethers", "connected_vesicles", "cluster", "cluster_size")),
+)
 #: Kinds of segments: between vesicles, and between a vesicle and the membrane.
 CONNECTOR, TETHER = "connector", "tether"
 #: The class of segments that counts where Pyto sorted them by size: neither too small nor too big.
@@ -93,7 +98,7 @@ def read_results(root: Path, *, membrane_ids: Sequence[int] = (), classes: Seque
     Raises
     ------
     BadInputError
-        There is no such table, or one is damaged, or several contradict one another.
+        There is no such table, or no table of segments to choose `classes` from, or one is damaged, or several contradict one another.
     UsageError
         No table of segments is of one of the `classes`.
     """
@@ -162,6 +167,13 @@ def _counted(tables: Sequence[PytoTable], classes: Sequence[str] | None) -> tupl
     chosen = whole
     if classes:
         chosen = [table for table in whole if set(classes) & _names(table)]
+        if not whole:
+            raise BadInputError(
+                f"there are no segments to choose the class {' or '.join(classes)} from",
+                expected="tables of connectors or tethers (*.dat) in the folder",
+                got="none",
+                remedy="Run Pyto's connectors.py first, or leave out --segments",
+            )
         if not chosen:
             raise UsageError(
                 f"no table of segments is of the class {' or '.join(classes)}",

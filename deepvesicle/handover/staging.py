@@ -48,6 +48,9 @@ def staging(root: Path, files: Sequence[str], folders: Sequence[str], *, overwri
     new = (root if inside else root.parent) / f".deepvesicle-{secrets.token_hex(6)}"
     try:
         new.mkdir()
+    except OSError as error:  # of the folder, not of a name that the user has never seen
+        raise UsageError(f"cannot make {root}", got=error.strerror or str(error)) from error
+    try:
         yield new
         for name in folders:
             (new / name).mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from deepvesicle.commands.main import main
 from deepvesicle.commands.pyto import MEMBRANE_NM, length_nm
 from deepvesicle.errors import UsageError
 from deepvesicle.files.imod import read_vesicles_model
-from deepvesicle.files.tables import read_vesicles_csv
+from deepvesicle.files.tables import read_vesicles_csv, write_vesicles_csv
 from deepvesicle.files.tomogram import read_header, read_labels, read_tomogram, write_labels, write_tomogram
 from deepvesicle.grid import Labels
 from imod_bridge.model import read_model
@@ -153,7 +153,7 @@ def test_inverted_contrast_is_refused_and_mended_with_invert(files: dict[str, Pa
     bright = tmp_path / "bright.mrc"
     write_tomogram(bright, -np.asarray(read_tomogram(files["tomogram"]).data), GRID)
     code, _, told = run(bright, files["table"], *drawn(files), "-o", tmp_path / "work")
-    assert code == 3 and "was not written" in told and "contrast" in told
+    assert code == 3 and "was not written" in told and "contrast" in told and "Add --invert" in told
     assert told.strip().splitlines()[-1].startswith("error: ") and not (tmp_path / "work").exists()
     code, printed, told = run(bright, files["table"], *drawn(files), "--invert", "-o", tmp_path / "work")
     assert code == 0 and "contrast turned" in printed, told
@@ -161,6 +161,57 @@ def test_inverted_contrast_is_refused_and_mended_with_invert(files: dict[str, Pa
         np.asarray(read_tomogram(tmp_path / "work" / "3d" / "tomo.mrc").data),
         np.asarray(read_tomogram(files["tomogram"]).data),
     )
+
+
+def test_an_invert_too_many_is_named(files: dict[str, Path], tmp_path: Path, run: Run) -> None:
+    code, _, told = run(files["tomogram"], files["table"], *drawn(files), "--invert", "-o", tmp_path / "work")
+    assert code == 3 and "Leave out --invert" in told and "Add" not in told
+
+
+def test_one_vesicle_and_warnings_are_told_in_plain_words(
+    files: dict[str, Path], tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deepvesicle.handover import handing
+    from deepvesicle.handover.findings import Finding, Severity
+
+    found = [Finding("a", Severity.WARNING, "one", "Do this"), Finding("b", Severity.NOTE, "two", "Do that")]
+    monkeypatch.setattr(handing, "check_folder", lambda root: found)
+    write_vesicles_csv(tmp_path / "one.csv", table().select(table().ids == 4))
+    code, printed, told = run(files["tomogram"], tmp_path / "one.csv", *drawn(files), "-o", tmp_path / "work")
+    assert code == 0 and "1 vesicle in the labels, id 13\n" in printed
+    assert told.splitlines()[-2:] == ["warning: one. Do this.", "note: two. Do that."], told
+    assert "- 13: 1 vesicle, with" in (tmp_path / "work" / "README.txt").read_text()
+
+
+def test_a_cut_that_is_too_close_for_the_layers_is_told(files: dict[str, Path], tmp_path: Path, run: Run) -> None:
+    crop = [files["tomogram"], files["table"], *drawn(files), "--crop"]
+    code, _, told = run(*crop, "150nm", "-o", tmp_path / "near")
+    assert code == 0 and "warning: --crop 150nm: Pyto's layers want 250 nm" in told
+    code, _, told = run(*crop, "300nm", "-o", tmp_path / "far")
+    assert code == 0 and "--crop" not in told
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--import-results", "WORK", "--gap", "2"], "--gap does not go with --import-results"),
+        (["--import-results", "WORK", "--outline", "a.mod"], "--outline does not go with --import-results"),
+        (["--check", "WORK", "--overwrite"], "--overwrite does not go with --check"),
+        (["--check", "WORK", "-o", "x"], "--output does not go with --check"),
+    ],
+)
+def test_options_without_effect_are_refused(tmp_path: Path, run: Run, arguments: list[str], message: str) -> None:
+    code, _, told = run(*(str(tmp_path) if word == "WORK" else word for word in arguments))
+    assert code == 2 and message in told
+
+
+def test_what_is_missing_beside_the_labels_of_one_volume(files: dict[str, Path], tmp_path: Path, run: Run) -> None:
+    both = tmp_path / "both.mrc"
+    write_labels(both, Labels(np.ones(GRID.shape_zyx, np.uint8), GRID))
+    code, _, told = run(
+        *(files["tomogram"], files["table"], "--outline", both, "--active-zone", both, "-o", tmp_path / "w")
+    )
+    assert code == 2 and f"such as {both}:1" in told and "label" in told
 
 
 def test_again_only_with_overwrite(files: dict[str, Path], work: Path, run: Run) -> None:
@@ -200,7 +251,7 @@ def test_results_go_to_the_table_and_to_colours(work: Path, run: Run) -> None:
     assert [float(rows[i]["pyto_tethers"]) for i in IDS] == [2, 0, 0, 0, 0, 0, 0]
     assert [float(rows[i]["pyto_connectors"]) for i in IDS] == [0, 0, 0, 0, 0, 1, 1]
     assert float(rows[12]["pyto_distance_min_nm"]) == pytest.approx(22 * GRID.voxel_nm)
-    assert rows[10]["source_id"] == "1.0"
+    assert (rows[10]["source_id"], rows[10]["pyto_tethers"], rows[15]["pyto_connectors"]) == ("1", "2", "1")
     model = read_model(work / "vesicles_pyto.mod")
     values = {
         model.objects[k].contours[c].surface: value
@@ -277,7 +328,9 @@ def test_what_does_not_fit_is_a_warning(work: Path, run: Run) -> None:
         (["TOMO", "TABLE", "CELL", "AZ", "-o", "W", "--membrane-thickness", "0"], 2, "positive"),
         (["TOMO", "TABLE", "--outline", "TABLE", "AZ", "-o", "W"], 2, "is a table"),
         (["TOMO", "TOMO", "CELL", "AZ", "-o", "W"], 2, "is a volume"),
-        (["TOMO", "none.csv", "CELL", "AZ", "-o", "W"], 3, "does not exist"),
+        (["TOMO", "none.csv", "CELL", "AZ", "-o", "W"], 3, "expected a table (.csv) or an IMOD model (.mod)."),
+        (["TOMO", "TABLE", "CELL", "AZ", "-o", "W", "--crop", "0"], 2, "above 0"),
+        (["TOMO", "TABLE", "CELL", "AZ", "-o", "/proc/w"], 2, "cannot make /proc/w"),
         (["TOMO", "TABLE", "CELL", "--active-zone", "DRAWN:none", "-o", "W"], 3, "none"),
         (["TOMO", "TABLE", "CELL", "AZ", "-o", "TOMO"], 2, "is a file"),
         (["TOMO", "TABLE", "CELL", "AZ", "-o", "W", "--json"], 2, "--check"),

@@ -103,6 +103,13 @@ def test_other_classes_are_told_and_can_be_asked_for(folder: Path) -> None:
         read_results(folder, classes=["large"])
 
 
+def test_classes_without_tables_of_segments(folder: Path) -> None:
+    for path in folder.glob("connectors/*.dat"):
+        path.unlink()
+    with pytest.raises(BadInputError, match=r"no segments to choose the class foo from.*leave out --segments"):
+        read_results(folder, classes=["foo"])
+
+
 def test_no_tether_at_all_is_none_and_not_unknown(folder: Path) -> None:
     """Pyto writes a table without rows, and without a head."""
     write_segments(folder / "connectors" / "tomo_new_tethers_good.dat", BOUNDARIES, [])
