@@ -5,10 +5,10 @@ Kinds of findings, and how bad they are:
 | kind | what | severity |
 |---|---|---|
 | ``folder``, ``file_missing`` | something is not there | error |
-| ``tomo_info`` | a variable is missing or makes no sense; is not understood | error; warning |
+| ``tomo_info`` | Python fails on it, or a variable is missing or makes no sense; is not understood | error; warning |
 | ``labels_type``, ``tomogram_type`` | what Pyto does not read; what it misreads in part | error; warning, note |
 | ``data_type`` | `labels_data_type` is not that of the file; is needless | error; warning |
-| ``shape``, ``voxel_size`` | tomogram and labels differ | error; warning |
+| ``shape``, ``voxel_size`` | tomogram and labels differ, or one has no voxel size | error; warning |
 | ``duplicates``, ``zero_listed`` | lists name an id twice, or 0 | warning |
 | ``vesicle_ids_form``, ``no_vesicles`` | `vesicle_ids` is no list, or is empty | error |
 | ``segmentation_region``, ``distance_id`` | not the cytosol; not the membrane | error |
@@ -17,7 +17,8 @@ Kinds of findings, and how bad they are:
 | ``unlisted`` | a label is not listed, and is needed; is not needed | error; warning |
 | ``tiny`` | a vesicle of 19 voxels or fewer | error |
 | ``vesicle_gap``, ``vesicle_outside`` | background at half of a surface; at 2 %; at less | error; warning; note |
-| ``membrane_gap`` | background between membrane and cytosol: at half; at less | error; warning |
+| ``membrane_gap`` | background between membrane and cytosol, up to 60 nm: at half; at less | error; warning |
+| ``both_sides`` | cytosol on both sides of the membrane | warning |
 | ``pieces``, ``not_a_ball`` | perhaps two vesicles with one id | warning |
 | ``touching`` | vesicles that share faces of voxels | warning |
 | ``on_face`` | vesicles that a face of the volume cuts; other labels on it | warning; note |

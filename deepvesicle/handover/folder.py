@@ -195,6 +195,7 @@ def read_tomo_info(path: str | os.PathLike[str]) -> TomoInfo:
         return known
 
     unknown: set[str] = set()
+    problems += _failures(path, script)
     file_name, ids = "the name of a file, in quotation marks", "a list of whole numbers, such as [10, 11, 12]"
     root = root_of(path)
     return TomoInfo(
@@ -223,6 +224,16 @@ def _script(path: Path) -> Script:
         raise BadInputError(f"{path} is not Python 3{where}", got=error.msg, remedy=remedy) from error
     except (ValueError, RecursionError, MemoryError) as error:
         raise BadInputError(f"{path} is not Python 3", got=str(error) or "endless nesting", remedy=remedy) from error
+
+
+def _failures(path: Path, script: Script) -> list[Finding]:
+    """That Python fails on the file, if no variable says so."""
+    told = {script.problems[name][0] for name in VARIABLES if name in script.problems}
+    rest = [why for why in script.failures if why not in told]
+    if not rest:
+        return []
+    text = f"{path.name} fails, so that no script of Pyto runs: {rest[0]}"
+    return [Finding("tomo_info", Severity.ERROR, text, "Correct this line, or take it away")]
 
 
 def _known(

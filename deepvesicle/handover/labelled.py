@@ -16,7 +16,8 @@ from deepvesicle.handover.balls import Ball, contacts
 from deepvesicle.handover.findings import Finding, Severity, named
 from deepvesicle.handover.folder import TomoInfo
 from deepvesicle.handover.grey import FEWEST_FITS, Sizes, measured_sizes, sign_at, usable
-from deepvesicle.handover.surfaces import Beside, Box, Census, Role
+from deepvesicle.handover.sides import Sides, sides_of
+from deepvesicle.handover.surfaces import GAP_VOX, Beside, Box, Census, Role
 from deepvesicle.vesicles import Vesicles
 
 Floats = NDArray[np.float64]
@@ -26,12 +27,18 @@ TINY_VOXELS = 19
 #: Shares of a surface beside background from which nothing is found there, numbers are wrong, and less; and how much of
 #: a membrane's surface may have a gap before it, as at the ends of a drawn line.
 _LOST, _PARTLY, _ENDS = 0.5, 0.02, 0.02
+#: Background before a membrane is looked through so far, nm. Wide background on more of its side to the cytosol than
+#: this is told (less may be an organelle); where less than this touches the cytosol, none does. Cytosol on both sides
+#: is told from this share on: membranes that were drawn with steps between slices have some.
+_GAP_REACH_NM, _BEFORE, _NOWHERE, _BOTH_SIDES = 60.0, 0.1, 0.05, 0.3
 #: Labels are called too small or too large from this on, voxels, and much too small from the second on.
 _OFF_VOX, _FAR_OFF_VOX = 0.75, 1.5
 #: ... by fits to the tomogram: from so many standard errors on. Single ones from this on, and so many of theirs.
 _SURE, _SINGLE_VOX, _SINGLE_SURE = 4.0, 1.25, 5.0
 #: A table whose centres agree with fewer labels than this share is of other labels.
 _SAME_TABLE = 0.5
+#: What to do about inverted contrast.
+_DARK = "Dense has to be dark (low values): hand over anew with --invert, or without it if it was given"
 #: Pyto's layers have to span so much, nm.
 LAYERS_NM = 250.0
 #: Of the cytosol so many voxels are looked at for their distance from so many of the membrane (which makes it wrong by
@@ -66,12 +73,20 @@ class Labelled:
         """The labels of a role that are there."""
         return [number for number in self.census.present if self.roles[number] == role]
 
+    @property
+    def has_cytosol(self) -> bool:
+        """Whether it is known which label the cytosol is, and it is there; else another finding says so."""
+        info = self.info
+        others = (*(info.vesicle_ids or ()), *(info.boundary_ids or ()), info.distance_id)
+        return bool(self.having(Role.CYTOSOL)) and info.segmentation_region not in others
+
 
 def label_findings(labelled: Labelled) -> Iterator[Finding]:
     """What is wrong with the labels themselves."""
     yield from _tiny(labelled)
-    yield from _vesicle_gaps(labelled)
-    yield from _membrane_gap(labelled)
+    if labelled.has_cytosol:
+        yield from _vesicle_gaps(labelled)
+        yield from _membrane_gap(labelled)
     yield from _shapes(labelled)
     yield from _contacts(labelled)
     yield from _faces(labelled)
@@ -120,24 +135,63 @@ def _vesicle_gaps(labelled: Labelled) -> Iterator[Finding]:
 
 
 def _membrane_gap(labelled: Labelled) -> Iterator[Finding]:
+    """Whether the cytosol lies at the membrane, and on one side of it alone."""
     census, membrane = labelled.census, labelled.info.distance_id
     if membrane is None or membrane not in labelled.having(Role.BOUNDARY):
         return
-    faces = census.faces[membrane]
-    reached = int(faces[[Beside.CYTOSOL, Beside.VESICLE]].sum())
-    gap = int(faces[Beside.GAP])
-    share = gap / max(gap + reached, 1)
-    remedy = "Make the background between the membrane and the cytosol cytosol"
-    where = census.samples[membrane, Beside.GAP] if gap else census.middles([membrane])[0]
-    if not faces[Beside.CYTOSOL] and not gap:
-        text = f"the membrane (label {membrane}) touches the cytosol nowhere, so that no tethers are found"
-        yield Finding("membrane_gap", Severity.ERROR, text, remedy, (membrane,), where)
-    elif share > _ENDS:
+    reach = int(labelled.grid.length_to_vox(_GAP_REACH_NM))
+    sides = sides_of(labelled.data, census, labelled.roles, membrane, reach)
+    yield from _before_membrane(labelled, sides, membrane)
+    both = (sides.gaps >= 0).all(axis=1) & (sides.gaps <= GAP_VOX).all(axis=1)
+    share = both.sum() / max((sides.nearest >= 0).sum(), 1)
+    if share > _BOTH_SIDES:
+        where = _one_of(sides.middles[both])
+        which = named("label", [membrane], where, [f"{100 * share:.0f} % of it"])
+        text = f"the membrane has cytosol on both sides, so that tethers are looked for outside the cell too: {which}"
+        remedy = "End the cytosol at the membrane (the outline), and take a label of the cytosol beyond it away"
+        yield Finding("both_sides", Severity.WARNING, text, remedy, (membrane,), where)
+
+
+def _before_membrane(labelled: Labelled, sides: Sides, membrane: int) -> Iterator[Finding]:
+    """Background between the membrane and the cytosol, thin or wide."""
+    faces, ids = labelled.census.faces[membrane], (membrane,)
+    thin = float(faces[Beside.GAP] / max(faces[[Beside.GAP, Beside.CYTOSOL, Beside.VESICLE]].sum(), 1))
+    nearest = sides.nearest
+    behind = nearest > 0
+    wide = float(behind.sum() / max((nearest >= 0).sum(), 1))
+    touching = float((nearest == 0).mean()) if len(nearest) else 1.0
+    remedy = "Draw the cytosol up to the membrane; background between them is no cytosol"
+    if not faces[Beside.CYTOSOL] or touching < _NOWHERE:
+        where = _one_of(sides.middles[behind] if behind.any() else sides.middles)
+        almost = "almost " if faces[Beside.CYTOSOL] else ""
+        apart = f"; {_apart(labelled, nearest[behind])} of background lie between them" if behind.any() else ""
+        which = named("label", ids, where)
+        text = f"the membrane touches the cytosol {almost}nowhere, so that no tethers are found{apart}: {which}"
+        yield Finding("membrane_gap", Severity.ERROR, text, remedy, ids, where)
+    elif thin > _ENDS or wide > _BEFORE:
+        share = max(thin, wide)
         severity = Severity.ERROR if share >= _LOST else Severity.WARNING
         lost = "no tethers are found" if severity is Severity.ERROR else "tethers are missed"
-        ids = [membrane]
-        text = f"background between membrane and cytosol, where {lost}: {named('label', ids, where, [_percent(share)])}"
+        where = _one_of(sides.middles[behind]) if behind.any() else labelled.census.samples[membrane, Beside.GAP]
+        apart = f" ({_apart(labelled, nearest[behind])} wide)" if behind.any() else ""
+        which = named("label", ids, where, [_percent(share)])
+        text = f"background between membrane and cytosol{apart}, where {lost}: {which}"
         yield Finding("membrane_gap", severity, text, remedy, ids, where)
+
+
+def _apart(labelled: Labelled, gaps_vox: NDArray[np.int64]) -> str:
+    """The usual width of a gap in words."""
+    middle = float(np.median(gaps_vox))
+    unit = "voxel" if middle == 1 else "voxels"
+    return f"{middle:.0f} {unit}, {labelled.grid.length_to_nm(middle):.0f} nm,"
+
+
+def _one_of(points: Floats) -> Floats:
+    """The point (1, 3) that is nearest to the middle of all."""
+    if not len(points):
+        return np.zeros((0, 3))
+    nearest = int(np.argmin(np.linalg.norm(points - points.mean(axis=0), axis=1)))
+    return np.asarray(points[nearest : nearest + 1], dtype=np.float64)
 
 
 def _percent(share: float) -> str:
@@ -228,7 +282,7 @@ def contrast_findings(tomogram: Tomogram, balls: Sequence[Ball]) -> Iterator[Fin
     if "bright" in (at_labels, everywhere) and "dark" not in (at_labels, everywhere):
         what = "the membranes of the vesicles are" if at_labels == "bright" else "dense matter seems to be"
         text = f"inverted contrast: {what} bright, so that no connectors are found"
-        yield Finding("contrast", Severity.ERROR, text, "Invert the tomogram: dense has to be dark (low values)")
+        yield Finding("contrast", Severity.ERROR, text, _DARK)
 
 
 def size_findings(labelled: Labelled, tomogram: Tomogram | None, table: Vesicles | None) -> Iterator[Finding]:
@@ -260,7 +314,7 @@ def _beside_table(labelled: Labelled, balls: Sequence[Ball], table: Vesicles) ->
 
 
 def _by_table(excess: Mapping[int, float], balls: Sequence[Ball]) -> Iterator[Finding]:
-    source = "than vesicles.csv has them"
+    source = "than in vesicles.csv"
     small = {number: off for number, off in excess.items() if off <= -_OFF_VOX}
     for severity, which in (
         (Severity.ERROR, {number: off for number, off in small.items() if off <= -_FAR_OFF_VOX}),
@@ -280,7 +334,7 @@ def _by_tomogram(sizes: Sizes, balls: Sequence[Ball]) -> Iterator[Finding]:
     if count >= FEWEST_FITS and abs(off) >= max(_OFF_VOX, _SURE * sizes.error_vox):
         severity = Severity.ERROR if off <= -_FAR_OFF_VOX else Severity.WARNING
         which = {number: one for number, one, _ in rows if one * off > 0 and abs(one) >= _OFF_VOX}
-        source = f"than their membranes in the tomogram; on the whole by {abs(off):.1f} voxel, of {count} looked at"
+        source = f"than their membranes in the tomogram, by {abs(off):.1f} voxel on the whole, of {count} looked at"
         yield _size_finding(severity, which, balls, source)
         return
     if count < min(FEWEST_FITS, sizes.looked_at):
@@ -300,8 +354,10 @@ def _size_finding(severity: Severity, excess: Mapping[int, float], balls: Sequen
     where = np.array([centres[number] for number in ids])
     remarks = [f"{excess[number]:+.1f} voxel" for number in ids]
     small = excess[ids[0]] < 0
-    meaning = "connectors are missed" if small else "spurious ones are found"
-    text = f"labels too {'small' if small else 'large'} ({meaning}), {source}: {named('vesicle', ids, where, remarks)}"
+    meaning = "spurious connectors are found"
+    if small:
+        meaning = "no connectors are found" if severity is Severity.ERROR else "connectors are missed"
+    text = f"labels {'smaller' if small else 'larger'} {source} ({meaning}): {named('vesicle', ids, where, remarks)}"
     remedy = "Draw the balls up to the outer edge of the membrane"
     return Finding("too_small" if small else "too_large", severity, text, remedy, ids, where)
 

@@ -21,6 +21,8 @@ from deepvesicle.handover.surfaces import LABELS
 
 #: Names of files without a header, whose type and shape Pyto takes from elsewhere.
 _RAW = (".raw", ".dat")
+#: How files begin that are compressed with gzip.
+_GZIP = b"\x1f\x8b"
 #: Voxel sizes that differ by less than this part are the same.
 _SAME_SIZE = 0.01
 #: Sections of a tomogram that are looked through for values that no tomogram holds.
@@ -39,11 +41,14 @@ class Opened:
     data : array (z, y, x) or None
         As Pyto sees it: bytes are unsigned.
     voxel_nm : float or None
+    has_header : bool
+        It is a file that could say its voxel size.
     """
 
     findings: tuple[Finding, ...] = ()
     data: NDArray[Any] | None = None
     voxel_nm: float | None = None
+    has_header: bool = False
 
 
 def open_tomogram(info: TomoInfo) -> Opened:
@@ -99,7 +104,7 @@ def open_labels(info: TomoInfo, tomogram: Opened) -> Opened:
         data = data.view(np.uint8)
         findings += _bytes(data)
     opened = _checked(data, findings)
-    return replace(opened, voxel_nm=_voxel_nm(header))
+    return replace(opened, voxel_nm=_voxel_nm(header), has_header=True)
 
 
 def forget_pages(data: NDArray[Any]) -> None:
@@ -117,6 +122,10 @@ def open_together(tomogram: Opened, labels: Opened) -> Iterator[Finding]:
         sizes = [" x ".join(str(n) for n in one.data.shape[::-1]) for one in (labels, tomogram) if one.data is not None]
         text = f"the label volume has {sizes[0]} voxels (x, y, z), the tomogram {sizes[1]}"
         yield Finding("shape", Severity.ERROR, text, _ON_TOMOGRAM)
+    if tomogram.voxel_nm and labels.data is not None and labels.has_header and not labels.voxel_nm:
+        own = f"{tomogram.voxel_nm:g} nm"
+        text = f"the header of the label volume has no voxel size that can be right, that of the tomogram {own}"
+        yield Finding("voxel_size", Severity.WARNING, text, "Set it in the header (IMOD: alterheader -del)")
     if tomogram.voxel_nm and labels.voxel_nm and abs(labels.voxel_nm / tomogram.voxel_nm - 1) > _SAME_SIZE:
         text = f"voxels of the labels are {labels.voxel_nm:g} nm, those of the tomogram {tomogram.voxel_nm:g} nm"
         yield Finding(
@@ -146,9 +155,11 @@ def _header(path: Path, what: str, kind: str) -> Header | Finding:
 
 def _of_header(header: Header, what: str, kind: str) -> Iterator[Finding]:
     """What Pyto cannot read, as the header and the name show it."""
-    if header.path.suffix.lower() == ".gz":
+    if is_compressed(header.path):
         text = f"the {what} is compressed, which Pyto does not read: {header.path.name}"
-        yield Finding(kind, Severity.ERROR, text, "Uncompress it (gunzip), and correct its name in tomo_info.py")
+        named = header.path.suffix.lower() == ".gz"
+        remedy = "Uncompress it (gunzip), and correct its name in tomo_info.py" if named else "Uncompress it (gunzip)"
+        yield Finding(kind, Severity.ERROR, text, remedy)
     if header.dtype.kind == "f" and header.dtype.itemsize == 2:
         text = f"the {what} has 16-bit floats (mode 12), which Pyto does not know"
         yield Finding(
@@ -157,6 +168,12 @@ def _of_header(header: Header, what: str, kind: str) -> Iterator[Finding]:
     elif header.dtype.kind == "f" and kind == "labels_type":
         text = "the label volume has floats (mode 2), on which every script of Pyto fails"
         yield Finding(kind, Severity.ERROR, text, _AS_MRC)
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether a file is compressed with gzip, whatever its name."""
+    with path.open("rb") as file:
+        return file.read(len(_GZIP)) == _GZIP
 
 
 def _data_type(info: TomoInfo, dtype: np.dtype[Any]) -> Iterator[Finding]:

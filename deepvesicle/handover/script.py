@@ -7,6 +7,7 @@ arrays of numpy, names assigned before. Nothing is ever imported or called.
 from __future__ import annotations
 
 import ast
+import builtins
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,12 @@ _OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Is: lambda a, b: a is b,
     ast.IsNot: lambda a, b: a is not b,
 }
+#: Names that every program has; Python 2 had `xrange`, which is read as `range`.
+_BUILT_IN = frozenset((*dir(builtins), "__file__", "xrange"))
+#: Stands for any name, where what is set cannot be told.
+_ANYTHING = "*"
+#: In these not everything is looked at by Python.
+_CONDITIONAL = (ast.BoolOp, ast.IfExp, ast.Lambda, ast.NamedExpr)
 _COLLECTIONS = (list, tuple, range, set)
 
 
@@ -53,10 +60,13 @@ class Script:
         Those that were understood; numpy arrays as `Array`.
     problems : dict of name to (str, bool)
         Why others were not, with their line; and whether Python would fail there.
+    failures : list of str
+        Where Python would fail, or end the program, and why; all of them, whatever they would set.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     problems: dict[str, tuple[str, bool]] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
 
 
 def read_script(text: str) -> Script:
@@ -70,21 +80,66 @@ def read_script(text: str) -> Script:
         It holds null bytes.
     """
     script = Script()
-    _run(ast.parse(text).body, script)
+    _run(ast.parse(text).body, script, set())
     return script
 
 
-def _run(statements: list[ast.stmt], script: Script) -> None:
+def _run(statements: list[ast.stmt], script: Script, known: set[str]) -> None:
+    """Go through statements; `known` are the names that earlier ones may have given a value, and grows."""
     for statement in statements:
         try:
-            _statement(statement, script)
+            _check_names(statement, known)
+            _statement(statement, script, known)
         except NotUnderstood as error:
+            why = f"line {statement.lineno}: {error}"
+            if isinstance(error, Fails):
+                script.failures.append(why)
             for name in _names_changed(statement):
                 script.values.pop(name, None)
-                script.problems[name] = (f"line {statement.lineno}: {error}", isinstance(error, Fails))
+                script.problems[name] = (why, isinstance(error, Fails))
+        known |= _names_bound(statement)
 
 
-def _statement(statement: ast.stmt, script: Script) -> None:
+def _check_names(statement: ast.stmt, known: set[str]) -> None:
+    """Python fails on a name that nothing above has set."""
+    if _ANYTHING in known or not isinstance(statement, (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Expr, ast.If)):
+        return
+    expression: ast.AST = statement.test if isinstance(statement, ast.If) else statement
+    nodes = list(ast.walk(expression))
+    if any(isinstance(node, _CONDITIONAL) for node in nodes):
+        return
+    inner = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    if isinstance(statement, (ast.Assign, ast.AugAssign, ast.AnnAssign)):
+        # what is set here has no value yet, unless a comprehension sets it
+        inner = {name for name in inner if any(isinstance(node, ast.comprehension) for node in nodes)}
+    used = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    if isinstance(statement, ast.AugAssign) and isinstance(statement.target, ast.Name):
+        used.add(statement.target.id)
+    missing = sorted(used - known - inner - _BUILT_IN)
+    if missing:
+        raise Fails(f"{missing[0]} is not defined above")
+
+
+def _names_bound(statement: ast.stmt) -> set[str]:
+    """Names that may have a value after a statement: all that it sets, however deep."""
+    names: set[str] = set()
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            names.add(node.id)
+        elif isinstance(node, ast.Name) and node.id in ("exec", "globals", "locals", "vars"):
+            names.add(_ANYTHING)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            names.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= {_ANYTHING if one.name == "*" else one.asname or one.name.split(".")[0] for one in node.names}
+        elif isinstance(node, ast.Match):
+            names.add(_ANYTHING)  # patterns
+    return names
+
+
+def _statement(statement: ast.stmt, script: Script, known: set[str]) -> None:
     if isinstance(statement, ast.Assign):
         value = _value(statement.value, script.values)
         for target in statement.targets:
@@ -103,7 +158,12 @@ def _statement(statement: ast.stmt, script: Script) -> None:
     elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
         _method(statement.value, script)
     elif isinstance(statement, ast.If):
-        _run(statement.body if _value(statement.test, script.values) else statement.orelse, script)
+        _run(statement.body if _value(statement.test, script.values) else statement.orelse, script, known)
+    elif isinstance(statement, ast.Raise):
+        raise Fails(f"{ast.unparse(statement)} ends it")
+    elif isinstance(statement, ast.Assert):
+        if not _value(statement.test, script.values):
+            raise Fails(f"{ast.unparse(statement)} fails")
     elif list(_names_changed(statement)):
         raise NotUnderstood(f"set inside a {type(statement).__name__.lower()} statement")
 
@@ -124,6 +184,8 @@ def _assign(target: ast.expr, value: Any, script: Script) -> None:
 def _method(call: ast.Call, script: Script) -> None:
     """``ids.append(5)`` and the like; other calls change no value."""
     function = call.func
+    if ast.unparse(function) in ("exit", "quit", "sys.exit", "os._exit"):
+        raise Fails(f"{ast.unparse(call)} ends it")
     if not (isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name)):
         return
     old = script.values.get(function.value.id)

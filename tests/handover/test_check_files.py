@@ -85,6 +85,13 @@ def test_compressed_files(made: Made) -> None:
     assert summary(check_folder(made.root)) == [("tomogram_type", ERROR, ()), ("labels_type", ERROR, ())]
 
 
+def test_compressed_files_under_other_names(made: Made) -> None:
+    folder = made.write()
+    for path in (folder.labels, folder.tomogram):
+        path.write_bytes(gzip.compress(path.read_bytes(), 1))
+    assert summary(check_folder(made.root)) == [("tomogram_type", ERROR, ()), ("labels_type", ERROR, ())]
+
+
 def test_raw_labels(made: Made) -> None:
     folder = made.write()
     raw = folder.labels.with_suffix(".raw")
@@ -141,8 +148,12 @@ def test_tomogram_without_a_voxel_size(made: Made) -> None:
     data[40:52] = bytes(12)  # the edges of the cell
     folder.tomogram.write_bytes(bytes(data))
     assert summary(check_folder(made.root)) == [("voxel_size", WARNING, ())]
+    whole = folder.labels.read_bytes()
     folder.labels.write_bytes(folder.labels.read_bytes()[:40] + bytes(12) + folder.labels.read_bytes()[52:])
     assert summary(check_folder(made.root)) == [("voxel_size", WARNING, ())]
+    rewrite(folder.tomogram, made.grey)
+    folder.labels.write_bytes(whole[:40] + bytes(12) + whole[52:])
+    assert "label volume has no voxel size" in only(check_folder(made.root)).text
 
 
 # --- files and folders
@@ -203,6 +214,8 @@ ALL = str([1, 2, *IDS])
         ("segmentation_region = 5", [("absent", ERROR, (5,))]),
         (f"segmentation_region = {IDS[1]}", [("segmentation_region", ERROR, (IDS[1],))]),
         ("segmentation_region = 2", [("segmentation_region", ERROR, (2,))]),
+        *((f"segmentation_region = {value}", [("tomo_info", ERROR, ())]) for value in ("None", "'1'", "[1]")),
+        ("del segmentation_region", [("tomo_info", WARNING, ())]),
         ("segmentation_region = 0", [("segmentation_region", ERROR, (0,))]),
         ("all_ids = [0] + all_ids", [("zero_listed", WARNING, (0,))]),
         ("all_ids = all_ids + all_ids[:3]", [("duplicates", WARNING, (1, 2, IDS[0]))]),
@@ -210,7 +223,8 @@ ALL = str([1, 2, *IDS])
         ("all_ids.remove(1)", [("unlisted", ERROR, (1,))]),
         (f"all_ids.remove({IDS[4]})", [("unlisted", ERROR, (IDS[4],))]),
         ("all_ids = all_ids + [200, 201]", [("absent", ERROR, (200, 201))]),
-        ("all_ids = find()", [("tomo_info", WARNING, ())]),
+        ("from elsewhere import find\nall_ids = find()", [("tomo_info", WARNING, ())]),
+        ("boundary_ids = [2] + below\nbelow = vesicle_ids", [("tomo_info", ERROR, ())]),
         ("all_ids = [1, 2] + range(10, 20)", [("tomo_info", ERROR, ())]),
         ("vesicle_ids = []", [("no_vesicles", ERROR, ())]),
         ("boundary_ids = [[2], vesicle_ids]", []),
@@ -223,6 +237,10 @@ def test_lists(made: Made, line: str, expected: list[tuple[str, Severity, tuple[
         assert one in found
     if not expected:
         assert found == []
+    if "segmentation_region" in line:  # the gaps are not to blame
+        assert [(kind, severity) for kind, severity, _ in found if severity is not NOTE] == [
+            (kind, severity) for kind, severity, _ in expected
+        ]
     # what follows from it is told too, but nothing worse than it
     errors = {kind for kind, severity, _ in found if severity is ERROR}
     if expected and expected[0][1] is WARNING:

@@ -22,9 +22,9 @@ HAND_MADE = '''\
 """Parameters."""
 from __future__ import unicode_literals
 from builtins import range
-import numpy as np
-import os.path
-
+import numpy as np, numpy
+import os.path, somewhere
+from elsewhere import find_ids, unheard_of
 image_file_name = "../3d/tomo.mrc"
 labels_file_name = os.path.join("..", "viz", "labels.mrc")
 labels_data_type = None
@@ -193,6 +193,9 @@ def test_what_is_not_understood_is_named_and_may_be_right(folder: WorkFolder, li
         ("all_ids = [2, 'x']", "'x'"),
         ("all_ids = [2, 3.5]", "3.5"),
         ("all_ids = None", "None"),
+        ("all_ids = [2] + defined_below\ndefined_below = [3]", "line 20: defined_below is not defined above"),
+        ("all_ids = sorted(no_such_function())", "no_such_function is not defined above"),
+        ("all_ids += never_set", "never_set is not defined above"),
         ("", "does not set all_ids"),
     ],
 )
@@ -201,6 +204,43 @@ def test_what_cannot_be_right_is_an_error(folder: WorkFolder, line: str, word: s
     (problem,) = info.problems
     assert info.all_ids is None and problem.severity is Severity.ERROR
     assert "all_ids" in problem.text and word in problem.text
+
+
+@pytest.mark.parametrize(
+    "line, word",
+    [
+        ("raise ValueError('no')", "raise ValueError('no') ends it"),
+        ("raise", "ends it"),
+        ("import sys\nsys.exit(1)", "sys.exit(1) ends it"),
+        ("assert len(all_ids) > 1000", "fails"),
+        ("helper = not_set + 1", "not_set is not defined above"),
+        ("if first == 10:\n    print(not_set)", "not_set is not defined above"),
+    ],
+)
+def test_a_file_on_which_python_fails(folder: WorkFolder, line: str, word: str) -> None:
+    """Whatever it is about: none of the variables here."""
+    info = read(folder, HAND_MADE + line + "\n")
+    (problem,) = info.problems
+    assert problem.severity is Severity.ERROR and word in problem.text and info.vesicle_ids == (10, 11, 13, 20)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "if first > 10:\n    raise ValueError('no')",
+        "try:\n    import nothing_of_this_name as n\nexcept ImportError as error:\n    n = 3\nm = n",
+        "def f():\n    return below\nbelow = 3",
+        "for i in range(3):\n    last_i = i\nx = last_i + i",
+        "x = [a + b for a in range(3) for b in range(a)]",
+        "x = y = 3\n(x, z) = x, y\nw = z",
+        "from os.path import *\nx = join('a', 'b')",
+        "assert vesicle_ids",
+        "x = False and never_set",
+        "x: int = 3\nx += 1",
+    ],
+)
+def test_a_file_on_which_python_does_not_fail(folder: WorkFolder, line: str) -> None:
+    assert read(folder, HAND_MADE + line + "\n").problems == ()
 
 
 @pytest.mark.parametrize(
