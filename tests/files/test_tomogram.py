@@ -404,6 +404,21 @@ def test_labels_of_another_shape_or_kind(tmp_path: Path, grey: np.ndarray) -> No
         read_labels(make_mrc(path, np.full(SHAPE, -3, np.int16)), GRID)
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning:deepvesicle", "ignore:Data array contains:RuntimeWarning")
+def test_labels_in_half_floats(tmp_path: Path, rng: np.random.Generator) -> None:
+    labels = rng.integers(0, 2000, SHAPE)
+    np.testing.assert_array_equal(
+        read_labels(make_mrc(tmp_path / "l.mrc", labels.astype(np.float16)), GRID).data, labels
+    )
+    for value in (np.inf, np.nan, 1.5):
+        data = labels.astype(np.float16)
+        data[2, 3, 4] = value
+        with pytest.raises(TomogramError, match="not a label volume"):
+            read_labels(make_mrc(tmp_path / "l.mrc", data), GRID)
+    with pytest.raises(TomogramError, match="not a label volume"):
+        read_labels(make_mrc(tmp_path / "l.mrc", np.full(SHAPE, 2.0**31, np.float32)), GRID)
+
+
 def test_probability_round_trip(tmp_path: Path, rng: np.random.Generator) -> None:
     values = rng.random(SHAPE).astype(np.float32)
     write_probability(tmp_path / "p.mrc", Probability(values, GRID))
