@@ -98,9 +98,7 @@ def pyto(
     membrane_id: Annotated[int, typer.Option(metavar="ID", help="Label of the membrane.")] = 2,
     first_vesicle: Annotated[
         int,
-        typer.Option(
-            metavar="ID", help="Label of vesicle 1 of the table; a table whose ids are all from there on keeps them."
-        ),
+        typer.Option(metavar="ID", help="Label of vesicle 1 of the table; a table with ids from there on keeps them."),
     ] = 10,
     gap: Annotated[
         int, typer.Option(metavar="N", min=0, help="Voxels of background to leave between vesicles that touch.")
@@ -257,8 +255,8 @@ def _crop_nm(text: str) -> float:
         raise UsageError("--crop leaves nothing round the active zone", expected="nm above 0, such as 300nm", got=text)
     if length < LAYERS_NM:
         warn(
-            f"--crop {length:g}nm: Pyto's layers want {LAYERS_NM:.0f} nm of cytosol round the active zone, and vesicles "
-            "that the cut goes through are left out. Give 300nm, unless only what is nearer counts."
+            f"--crop {length:g}nm: Pyto's layers want {LAYERS_NM:.0f} nm of cytosol round the active zone, and "
+            "vesicles that the cut goes through are left out. Give 300nm, unless only what is nearer counts."
         )
     return length
 

@@ -16,7 +16,8 @@ from deepvesicle.files.tomogram import read_header
 from deepvesicle.grid import Grid
 from deepvesicle.handover.folder import WorkFolder, read_tomo_info
 from deepvesicle.handover.handing import JOINED, SOURCE_GRID
-from deepvesicle.handover.results import COLOURS, PREFIX, WHOLE, joined, joined_by_source, read_results
+from deepvesicle.handover.own_table import joined_by_source
+from deepvesicle.handover.results import COLOURS, PREFIX, WHOLE, joined, read_results
 from deepvesicle.vesicles import Vesicles
 
 #: Name of the joined table and model without endings.

@@ -34,9 +34,7 @@ GOOD = "good"
 #: Grey values of a table of vesicles that are kept.
 _GREY = {"density": "grey", "membrane_density": "grey_membrane", "lumen_density": "grey_lumen"}
 #: Pyto's centres are rounded to whole voxels, in labels; farther off than this, a vesicle is another one. Voxels.
-_SAME_PLACE_VOX = 3.0
-#: Our own places are exact; one that was fitted again moves less than this share of its radius.
-_SAME_PLACE_RADII = 0.5
+SAME_PLACE_VOX = 3.0
 _NAMED = 8
 
 
@@ -98,7 +96,8 @@ def read_results(root: Path, *, membrane_ids: Sequence[int] = (), classes: Seque
     Raises
     ------
     BadInputError
-        There is no such table, or no table of segments to choose `classes` from, or one is damaged, or several contradict one another.
+        There is no such table, or no table of segments to choose `classes` from, or one is damaged, or several
+        contradict one another.
     UsageError
         No table of segments is of one of the `classes`.
     """
@@ -266,10 +265,10 @@ def joined(vesicles: Vesicles, results: PytoResults) -> tuple[Vesicles, tuple[st
         column("cluster", results.clusters)
         column("cluster_size", {number: float(sizes[cluster]) for number, cluster in results.clusters.items()})
     notes += _differences(vesicles, results)
-    return _without_results(vesicles).with_features(**columns), tuple(notes)
+    return without_results(vesicles).with_features(**columns), tuple(notes)
 
 
-def _without_results(vesicles: Vesicles) -> Vesicles:
+def without_results(vesicles: Vesicles) -> Vesicles:
     """Without the columns of an earlier import."""
     kept = {name: values for name, values in vesicles.features.items() if not name.startswith(PREFIX)}
     return vesicles.replace(features=kept)
@@ -347,79 +346,18 @@ def _moved(vesicles: Vesicles, results: PytoResults) -> list[str]:
         if {"x", "y", "z"} <= set(place):
             centre = np.array([place["z"], place["y"], place["x"]])
             compared += 1
-            if np.linalg.norm(centre - vesicles.centres_vox[row]) > _SAME_PLACE_VOX:
+            if np.linalg.norm(centre - vesicles.centres_vox[row]) > SAME_PLACE_VOX:
                 moved.append(number)
     if len(moved) > compared / 2:
         raise BadInputError(
             f"Pyto's results are of other labels: it has {len(moved)} of {compared} vesicles elsewhere than our table",
-            expected=f"centres within {_SAME_PLACE_VOX:g} voxels",
+            expected=f"centres within {SAME_PLACE_VOX:g} voxels",
             got=listed(moved),
             remedy="Let Pyto run again on the labels that are in the folder",
         )
     if not moved:
         return []
     return [f"Pyto has these vesicles elsewhere than our table, so its results are of other labels: {listed(moved)}"]
-
-
-def joined_by_source(own: Vesicles, joined_table: Vesicles) -> tuple[Vesicles, tuple[str, ...]]:
-    """The user's own table with the columns of the joined one, through the ids that the vesicles had in it.
-
-    Parameters
-    ----------
-    own : Vesicles
-        The table that was handed over.
-    joined_table : Vesicles
-        From `joined`; its feature `SOURCE_ID` has the ids of `own`.
-
-    Returns
-    -------
-    vesicles : Vesicles
-        All rows of `own`; NaN where a vesicle was not handed over, or is at another place now.
-    notes : tuple of str
-
-    Raises
-    ------
-    BadInputError
-        The joined table does not know the ids of another one, or more than half of the vesicles that both have are at
-        other places: the ids are those of another table.
-    """
-    if SOURCE_ID not in joined_table.features:
-        raise BadInputError(f"the table of the work folder has no column {SOURCE_ID}")
-    row_of = {int(number): row for row, number in enumerate(joined_table.features[SOURCE_ID])}
-    rows = [row_of.get(number, -1) for number in own.ids.tolist()]
-    known = np.array([row >= 0 for row in rows], dtype=bool)
-    there = known & ~_elsewhere(own, joined_table, rows)
-    moved = own.ids[known & ~there].tolist()
-    if len(moved) > known.sum() / 2:
-        raise BadInputError(
-            f"your table is not the one that was handed over: {len(moved)} of {known.sum()} vesicles with the same id "
-            "are at other places in it",
-            expected="the ids of the table from which the work folder was made",
-            got=listed(moved),
-            remedy="Give that table, or hand this one over again and let Pyto run on it",
-        )
-    columns = {"label": joined_table.ids.astype(np.float64)} | {
-        name: values for name, values in joined_table.features.items() if name.startswith(PREFIX)
-    }
-    new = {name: np.where(there, values[rows] if len(values) else np.nan, np.nan) for name, values in columns.items()}
-    new[f"{PREFIX}label"] = new.pop("label")
-    missing = set(row_of) - set(own.ids.tolist())
-    notes = [f"in the work folder, but not in your table: source {listed(missing)}"] if missing else []
-    if moved:
-        notes.append(f"at another place in your table than in the work folder, left empty: {listed(moved)}")
-    notes += [] if known.any() else ["none of the ids in your table is that of a vesicle that was handed over"]
-    return _without_results(own).with_features(**new), tuple(notes)
-
-
-def _elsewhere(own: Vesicles, joined_table: Vesicles, rows: Sequence[int]) -> NDArray[np.bool_]:
-    """Which rows of the user's table are not at the place of the row of the joined one that their id leads to."""
-    if not len(joined_table):
-        return np.zeros(len(own), dtype=bool)
-    # The work folder's grid is the user's, or a part of it: they differ by whole voxels.
-    shift = np.rint(joined_table.grid.map_points([[0.0, 0.0, 0.0]], own.grid)[0])
-    apart = np.linalg.norm(own.centres_vox - joined_table.centres_vox[rows] - shift, axis=1)
-    limit = np.maximum(_SAME_PLACE_VOX, _SAME_PLACE_RADII * joined_table.radii_vox[rows])
-    return np.asarray((np.asarray(rows) >= 0) & ~(apart <= limit))
 
 
 def listed(numbers: Iterable[int]) -> str:

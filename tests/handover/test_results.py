@@ -10,7 +10,8 @@ import pytest
 
 from deepvesicle.errors import BadInputError, TableError, UsageError
 from deepvesicle.grid import Grid
-from deepvesicle.handover.results import joined, joined_by_source, read_results
+from deepvesicle.handover.own_table import joined_by_source
+from deepvesicle.handover.results import joined, read_results
 from deepvesicle.handover.tables_of_pyto import Kind, read_table
 from deepvesicle.vesicles import Status, Vesicles
 from tests.handover.pyto_tables import Piece, write_clusters, write_segments, write_vesicles
