@@ -28,6 +28,13 @@ ViewsOption = Annotated[
     int | None,
     typer.Option(metavar="N", help="Mirror images averaged: 1 (default), 2, 4 or 8; N times the time."),
 ]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|fp32|bf16",
+        help="What the network calculates in; auto: bf16 where that is faster, and exact.",
+    ),
+]
 SaveProbabilityOption = Annotated[
     bool, typer.Option("--save-probability", help="Also write the network's probability (MRC).")
 ]

@@ -16,6 +16,7 @@ from deepvesicle.commands.options import (
     MinRadiusOption,
     ModelOption,
     OverwriteOption,
+    PrecisionOption,
     SaveProbabilityOption,
     SettingsOption,
     ThresholdOption,
@@ -60,6 +61,7 @@ def segment(
     max_radius: MaxRadiusOption = None,
     threshold: ThresholdOption = None,
     views: ViewsOption = None,
+    precision: PrecisionOption = None,
     save_probability: SaveProbabilityOption = False,
     from_probability: Annotated[
         Path | None, typer.Option(metavar="MRC", help="Use a probability written earlier; the network is not run.")
@@ -80,7 +82,7 @@ def segment(
 
     chosen = merged_settings(
         settings,
-        prediction={"augment": views},
+        prediction={"augment": views, "precision": precision},
         proposal={"min_radius_nm": min_radius, "max_radius_nm": max_radius, "threshold": threshold},
         refinement={
             "tilt_range_deg": tilt_range_of(tilt_range),
@@ -347,7 +349,7 @@ def merged_settings(
     from dataclasses import replace
 
     from deepvesicle.errors import UsageError
-    from deepvesicle.settings import MAX_GAP_VOX, TILT_AXES, VIEWS, Settings, read_settings
+    from deepvesicle.settings import MAX_GAP_VOX, PRECISIONS, TILT_AXES, VIEWS, Settings, read_settings
 
     settings = read_settings(path) if path is not None else Settings()
     settings = replace(
@@ -366,6 +368,12 @@ def merged_settings(
             "--views is not a number of mirror images",
             expected=f"one of {', '.join(map(str, VIEWS))}",
             got=f"{settings.prediction.augment}",
+        )
+    if settings.prediction.precision not in PRECISIONS:
+        raise UsageError(
+            "--precision is not one that the network can calculate in",
+            expected=f"one of {', '.join(PRECISIONS)}",
+            got=repr(settings.prediction.precision),
         )
     if not 0 <= gap <= MAX_GAP_VOX:
         raise UsageError("--gap is not a number of voxels", expected=f"0 to {MAX_GAP_VOX}", got=f"{gap}")

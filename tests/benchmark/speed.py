@@ -269,7 +269,7 @@ def network_part(turns: int, patches: int, shape: tuple[int, int, int], peaks: b
         f"Made by `bin/benchmark speed` with the model `{network.name}` ({network.shape.levels} levels, "
         f"{network.shape.filters} filters) on {usable_cores()} cores; {shape[0]} x {shape[1]} x {shape[2]} voxels, "
         f"{turns} turns, medians. All that `predict` does is counted, from reading the weights to writing the result; "
-        "of the paper's way, the patches alone. *Dice*: of masks in 8 bits. *Of plain convolutions*: the processor time "
+        "of the paper's way, the patches alone. *Dice*: of masks in 8 bits. *Of plain convolutions*: processor time "
         "that the network's multiplications would take at the rate of plain convolutions of as many channels, timed in "
         "between, as a share of ours.",
         "",

@@ -315,6 +315,7 @@ def test_absurd_phantoms_are_refused(
         ("--gap", "1000000000"),
         ("--tilt-range", "10,11"),
         ("--max-radius", "inf"),
+        ("--precision", "fp64"),
     ],
 )
 def test_values_beyond_reason_are_refused_before_the_work(
