@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -11,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deepvesicle.commands.options import InvertOption, OverwriteOption, VoxelSizeOption
-from deepvesicle.errors import BadInputError, UsageError
+from deepvesicle.errors import UsageError
 
 if TYPE_CHECKING:
     from deepvesicle.commands.compared import Source
     from deepvesicle.grid import Grid
-    from deepvesicle.handover.findings import Finding
     from deepvesicle.handover.handing import HandedOver
     from deepvesicle.vesicles import Vesicles
 
@@ -166,7 +164,9 @@ def pyto(
     if asked:
         _refuse_others(context, asked[0])
     if check is not None:
-        _check(check, as_json=as_json)
+        from deepvesicle.commands.pyto_check import check_and_tell
+
+        check_and_tell(check, as_json=as_json)
         return
     if as_json:
         raise UsageError("--json goes with --check")
@@ -388,32 +388,3 @@ def made_lines(done: HandedOver) -> list[str]:
         more = f" and {count - _NAMED} more" if count > _NAMED else ""
         lines.append(f"  {count} left out, {reason}: {', '.join(map(str, numbers[:_NAMED]))}{more} (ids in your table)")
     return [*lines, *(f"  {note}" for note in done.notes)]
-
-
-def _check(root: Path, *, as_json: bool) -> None:
-    """Print what a check finds; an error if Pyto would not work.
-
-    Raises
-    ------
-    BadInputError
-        There are findings of severity ERROR, or there is no such folder.
-    """
-    from deepvesicle.handover.check import check_folder
-    from deepvesicle.handover.findings import Severity
-
-    if not root.is_dir():
-        raise BadInputError(f"{root} is not a folder", expected="a work folder of Pyto, in which common/ lies")
-    findings = check_folder(root)
-    if as_json:
-        print(json.dumps([finding.to_json() for finding in findings], indent=2, allow_nan=False))
-    else:
-        print("\n".join(checked_lines(findings)))
-    errors = sum(finding.severity is Severity.ERROR for finding in findings)
-    if errors:
-        found = "1 finding" if errors == 1 else f"{errors} findings"
-        raise BadInputError(f"{root}: with {found} of {len(findings)}, Pyto would crash or find nothing")
-
-
-def checked_lines(findings: list[Finding]) -> list[str]:
-    """Findings for the terminal."""
-    return [str(finding) for finding in findings] or ["nothing is wrong with this folder"]
