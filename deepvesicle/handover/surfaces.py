@@ -22,6 +22,9 @@ Box = tuple[slice, slice, slice]
 LABELS = 1 << 16
 #: A layer of background of at most so many voxels between a label and the cytosol is a gap; more is another place.
 GAP_VOX = 4
+#: Background beside a vesicle parts it from another one if that lies within so many voxels of it, along each axis:
+#: gaps that are left between vesicles reach round the rims of their contacts, with cytosol between their two sides.
+NEAR_VOX = 4
 
 
 class Role(IntEnum):
@@ -43,7 +46,7 @@ class Beside(IntEnum):
     GAP = 3  # a thin layer of background, and cytosol or a boundary behind it
     OPEN = 4  # background, or another thing
     FACE = 5  # the face of the volume, or background in its outermost layer
-    BETWEEN = 6  # a thin layer of background, and another vesicle behind it: what keeps two apart
+    BETWEEN = 6  # background that parts a vesicle from another one, which is near: see `NEAR_VOX`
 
 
 # Plain numbers for the compiler.
@@ -54,6 +57,10 @@ _BACKGROUND, _CYTOSOL, _BOUNDARY, _VESICLE = (
     int(Role.VESICLE),
 )
 _GAP, _OPEN, _FACE, _BETWEEN = int(Beside.GAP), int(Beside.OPEN), int(Beside.FACE), int(Beside.BETWEEN)
+_SPAN = np.arange(-NEAR_VOX, NEAR_VOX + 1)
+_AROUND = np.stack(np.meshgrid(_SPAN, _SPAN, _SPAN, indexing="ij"), axis=-1).reshape(-1, 3).astype(np.int64)
+#: Offsets to voxels that are so near, the nearest first.
+_NEAR = np.ascontiguousarray(_AROUND[np.argsort((_AROUND**2).sum(axis=1), kind="stable")][1:])
 _STEPS = np.array([(0, 0, -1), (0, 0, 1), (0, -1, 0), (0, 1, 0), (-1, 0, 0), (1, 0, 0)], dtype=np.int64)
 
 
@@ -104,8 +111,9 @@ class Census:
         return np.asarray(at_face.any(axis=1))
 
     def share(self, label: int, *beside: Beside) -> float:
-        """Share of a label's surface that has one of these beside it."""
-        return float(self.faces[label, list(beside)].sum() / max(int(self.faces[label].sum()), 1))
+        """Share of a label's surface that has one of these beside it, but for what parts it from other vesicles."""
+        whole = int(self.faces[label].sum() - self.faces[label, Beside.BETWEEN])
+        return float(self.faces[label, list(beside)].sum() / max(whole, 1))
 
 
 def as_labels(data: NDArray[Any]) -> NDArray[Any]:
@@ -192,6 +200,9 @@ def _count(
                         beside = _beside(data, roles, label, z, y, at, k, reach)
                         if beside < 0:
                             continue
+                        if (beside == _GAP or beside == _OPEN) and roles[label] == _VESICLE:
+                            if _parts(data, roles, label, z, y, at, k):
+                                beside = _BETWEEN
                         if faces[label, beside] == 0:
                             samples[label, beside, 0] = z
                             samples[label, beside, 1] = y
@@ -221,6 +232,22 @@ def _beside(data: Any, roles: Any, label: int, z: int, y: int, x: int, k: int, r
             return _BETWEEN
         return _GAP if step > 1 and known else _OPEN
     return _OPEN
+
+
+@njit(cache=True, nogil=True)  # type: ignore[misc]
+def _parts(data: Any, roles: Any, label: int, z: int, y: int, x: int, k: int) -> bool:
+    """Whether background beside a voxel of a vesicle parts it from another vesicle."""
+    z, y, x = z + _STEPS[k, 0], y + _STEPS[k, 1], x + _STEPS[k, 2]
+    if roles[data[z, y, x]] != _BACKGROUND:
+        return False
+    for i in range(len(_NEAR)):
+        dz, dy, dx = _NEAR[i, 0], _NEAR[i, 1], _NEAR[i, 2]
+        if not (0 <= z + dz < data.shape[0] and 0 <= y + dy < data.shape[1] and 0 <= x + dx < data.shape[2]):
+            continue
+        other = data[z + dz, y + dy, x + dx]
+        if other != label and roles[other] == _VESICLE:
+            return True
+    return False
 
 
 @njit(cache=True, nogil=True)  # type: ignore[misc]

@@ -374,6 +374,26 @@ def test_vesicles_that_nearly_touch_have_no_contact(made: Made, gap: int) -> Non
     assert not [f for f in found if f.kind == "touching"]
 
 
+@pytest.mark.parametrize("gap", [1, 2, 3])
+@pytest.mark.parametrize("apart", [(0, 9.6, 0), (0, 7.0, 7.0), (5.7, 6.1, 5.3), (3.0, 8.1, 5.2)])
+def test_what_parts_vesicles_is_no_gap_before_the_cytosol(
+    made: Made, gap: int, apart: tuple[float, float, float]
+) -> None:
+    """Whatever the direction; but a gap on the far side of one of them is."""
+    centre = np.array(GRID.shape_zyx) / 2
+    places = centre + np.array([[0.5], [-0.5]]) * apart
+    two = truth().select([0, 1]).replace(ids=[10, 11], centres_vox=places, radii_vox=[5.5, 5.5])
+    labels, whole, parted = labels_of(truth().select([])), rasterize(two).data, rasterize(two, gap_vox=gap).data
+    labels[whole > 0] = parted[whole > 0]
+    made.change(vesicle_ids=(10, 11), boundary_ids=(2, 10, 11), all_ids=(1, 2, 10, 11))
+    kinds = ("vesicle_gap", "vesicle_outside", "touching")
+    assert not [f for f in check_labels(Labels(labels, GRID), made.info) if f.kind in kinds]
+    side = (np.argwhere(np.ones(GRID.shape_zyx)) - places[0]) @ np.array(apart) > 3
+    labels[shell_of(labels == 10) & side.reshape(GRID.shape_zyx) & (labels == 1)] = 0
+    (finding,) = [f for f in check_labels(Labels(labels, GRID), made.info) if f.kind in kinds]
+    assert summary([finding])[0][0] == "vesicle_gap" and 10 in finding.ids
+
+
 def test_vesicles_that_a_face_cuts(made: Made) -> None:
     row = int(np.argmin(truth().centres_vox[:, 0]))
     centres = truth().centres_vox.copy()

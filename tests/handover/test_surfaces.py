@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from deepvesicle.fitting.rasterize import rasterize
 from deepvesicle.grid import Grid
 from deepvesicle.handover.balls import ball_of
-from deepvesicle.handover.surfaces import GAP_VOX, LABELS, Beside, Role, as_labels, take_census
+from deepvesicle.handover.surfaces import GAP_VOX, LABELS, NEAR_VOX, Beside, Role, as_labels, take_census
 from deepvesicle.vesicles import Status, Vesicles
 
 ROLES = np.zeros(LABELS, dtype=np.uint8)
@@ -24,6 +24,20 @@ ROLES[[1, 2, 10, 11, 12, 7]] = (
 
 def beside(data: NDArray[np.unsignedinteger], start: tuple[int, ...], step: tuple[int, ...]) -> Beside | None:
     """As the words of `Beside` say it."""
+    found = along(data, start, step)
+    if found not in (Beside.GAP, Beside.OPEN) or ROLES[data[start]] != Role.VESICLE:
+        return found
+    first = np.add(start, step)
+    if ROLES[data[tuple(first)]] != Role.BACKGROUND:
+        return found
+    near = tuple(slice(max(p - NEAR_VOX, 0), p + NEAR_VOX + 1) for p in first.tolist())
+    if ((ROLES[data[near]] == Role.VESICLE) & (data[near] != data[start])).any():
+        return Beside.BETWEEN
+    return found
+
+
+def along(data: NDArray[np.unsignedinteger], start: tuple[int, ...], step: tuple[int, ...]) -> Beside | None:
+    """What lies in the direction of a step."""
     own, shape = data[start], data.shape
     place = tuple(a + b for a, b in zip(start, step, strict=True))
     if not all(0 <= p < n for p, n in zip(place, shape, strict=True)):
