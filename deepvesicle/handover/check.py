@@ -51,9 +51,9 @@ from deepvesicle.handover.labelled import (
     Labelled,
     contrast_findings,
     label_findings,
-    layer_findings,
     size_findings,
 )
+from deepvesicle.handover.layers import layer_findings
 from deepvesicle.handover.listed import list_findings, presence_findings, roles_of
 from deepvesicle.handover.opened import forget_pages, open_labels, open_together, open_tomogram
 from deepvesicle.handover.surfaces import LABELS, Role, as_labels, take_census
