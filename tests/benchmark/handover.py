@@ -242,7 +242,7 @@ def main() -> None:
     of the labels. *Touching*: share of the vesicles' surface that touches cytosol, but where they touch the membrane,
     one another or the outermost voxels, which Pyto wants empty; *lacking*: vesicles in several pieces or with less than
     all of it. Its tomogram was not published: the check saw noise with dark membranes where the published labels have
-    them. The note on layers is true of it: the volume is smaller than Pyto's layers should be."""
+    them."""
     timing = [(c.name, f"{c.seconds:.1f}", f"{c.gigabytes:.2f}") for c in found]
     lines = [
         "## Hand-over to Pyto",
