@@ -240,17 +240,35 @@ def _local(spec: ClusterSpec, units: int) -> tuple[Any, int, int]:
     return cluster, wanted, spec.cores or max(1, usable_cores() // wanted)
 
 
+def _jobqueue(kind: str) -> Any:
+    """The library dask-jobqueue; as it is loaded it takes Ctrl-C for itself, which is put right again.
+
+    Raises
+    ------
+    UsageError
+        It is not installed.
+    """
+    import signal
+
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        import dask_jobqueue
+    except ImportError as error:
+        raise UsageError(
+            f"--cluster {kind} needs the library dask-jobqueue", remedy="pip install 'deepvesicle[cluster]'"
+        ) from error
+    finally:
+        if signal.getsignal(signal.SIGINT) is not before:
+            signal.signal(signal.SIGINT, before)
+    return dask_jobqueue
+
+
 def _jobs(spec: ClusterSpec, units: int) -> tuple[Any, int, int]:
     import shutil
 
     import dask
 
-    try:
-        import dask_jobqueue
-    except ImportError as error:
-        raise UsageError(
-            f"--cluster {spec.kind} needs the library dask-jobqueue", remedy="pip install 'deepvesicle[cluster]'"
-        ) from error
+    dask_jobqueue = _jobqueue(spec.kind)
     class_name, command = BATCH_SYSTEMS[spec.kind]
     if shutil.which(command) is None:
         raise ClusterError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -206,13 +207,28 @@ STAND_INS = {
 }
 
 
+def needs_jobqueue() -> None:
+    """Skip where the library is not installed; to load it here would change what Ctrl-C does."""
+    if importlib.util.find_spec("dask_jobqueue") is None:
+        pytest.skip("the extra 'cluster' is not installed")
+
+
+def test_the_library_of_batch_systems_does_not_take_ctrl_c() -> None:
+    needs_jobqueue()
+    code = (
+        "import signal; from deepvesicle.batch.clusters import _jobqueue; before = signal.getsignal(signal.SIGINT); "
+        "_jobqueue('slurm'); assert signal.getsignal(signal.SIGINT) is before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize("kind", ["pbs", "sge", "lsf"])
 def test_other_batch_systems_are_asked_for_jobs_as_the_configuration_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """Their commands are replaced by ones that start the jobs on this machine."""
     dask = pytest.importorskip("dask")
-    pytest.importorskip("dask_jobqueue")
+    needs_jobqueue()
     commands = tmp_path / "bin"
     commands.mkdir()
     for name, body in STAND_INS.items():
@@ -232,7 +248,7 @@ def test_other_batch_systems_are_asked_for_jobs_as_the_configuration_says(
 
 
 def test_a_batch_system_that_is_not_there_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("dask_jobqueue")
+    needs_jobqueue()
     monkeypatch.setenv("PATH", "")
     for kind, command in (("slurm", "sbatch"), ("pbs", "qsub"), ("lsf", "bsub"), ("sge", "qsub")):
         with pytest.raises(ClusterError, match=command), workers_of(ClusterSpec(kind), 1):

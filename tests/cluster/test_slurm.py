@@ -7,6 +7,7 @@ tests look at what it left, and do more with it.
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import os
 import shutil
@@ -34,7 +35,8 @@ FLIPS = {"plain": (), "z": (0,), "y": (1,), "x": (2,), "zx": (0, 2)}
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The variables with which programs use the SLURM of the tests."""
-    pytest.importorskip("dask_jobqueue", reason="the extra 'cluster' is not installed")
+    if importlib.util.find_spec("dask_jobqueue") is None:
+        pytest.skip("the extra 'cluster' is not installed")
     folder = tmp_path_factory.mktemp("slurm")
     start = subprocess.run([str(SCRIPT), "start", str(folder)], capture_output=True, text=True, timeout=60)
     if start.returncode == 77:
