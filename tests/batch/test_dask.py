@@ -14,7 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from deepvesicle.batch.clusters import ClusterError, ClusterSpec, local_workers, parse_cluster, workers_of
+from deepvesicle.batch.clusters import (
+    ClusterError,
+    ClusterSpec,
+    _jobqueue,
+    local_workers,
+    parse_cluster,
+    workers_of,
+)
 from deepvesicle.batch.dask_engine import OnCluster
 from deepvesicle.batch.manifest import Manifest
 from deepvesicle.batch.plan import Unit
@@ -208,9 +215,10 @@ STAND_INS = {
 
 
 def needs_jobqueue() -> None:
-    """Skip where the library is not installed; to load it here would change what Ctrl-C does."""
+    """Load the library, with its configuration, as the program does; skip where it is not installed."""
     if importlib.util.find_spec("dask_jobqueue") is None:
         pytest.skip("the extra 'cluster' is not installed")
+    _jobqueue("slurm")
 
 
 def test_the_library_of_batch_systems_does_not_take_ctrl_c() -> None:
