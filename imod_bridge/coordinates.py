@@ -131,6 +131,12 @@ def subset_start(model: Model) -> NDArray[np.float64]:
     return np.where(np.abs(start - whole) < _START_TOLERANCE_VOX, whole, start)
 
 
+def subset_start_zyx(model: Model) -> tuple[float, float, float]:
+    """`subset_start` in the order of arrays."""
+    x, y, z = subset_start(model).tolist()
+    return z, y, x
+
+
 def stored_to_index(points_xyz: ArrayLike, model: Model) -> Points:
     """Points (N, 3) as stored in a model, as index points (N, 3) in z, y, x of the whole image.
 

@@ -99,7 +99,7 @@ def pyto(
         typer.Option(metavar="ID", help="Label of vesicle 1 of the table; a table with ids from there on keeps them."),
     ] = 10,
     gap: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Voxels of background to leave between vesicles that touch.")
+        int, typer.Option(metavar="N", min=0, help="Voxels of background to leave between vesicles that are nearer.")
     ] = 0,
     keep_cut: Annotated[
         bool, typer.Option("--keep-cut", help="Draw vesicles that a face of the volume cuts: their radii are wrong.")

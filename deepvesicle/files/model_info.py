@@ -127,7 +127,7 @@ def model_info(path: str | os.PathLike[str]) -> ModelInfo:
     """
     model = read_model_of(path)
     try:
-        z, y, x = (float(v) for v in subset_start(model)[::-1])
+        start = subset_start_zyx(model)
     except ModelFormatError as error:
         raise ModelFileError(f"{path} is not a usable IMOD model: {error}") from error
     reference = model.image_reference
@@ -144,10 +144,10 @@ def model_info(path: str | os.PathLike[str]) -> ModelInfo:
         pixel_nm=pixel_nm,
         spacing_nm=spacing,
         origin_nm=None if reference is None else _nm(reference.origin),
-        start_vox=(z, y, x),
+        start_vox=start,
         yz_exchanged=model.yz_exchanged,
         objects=objects,
-        remarks=tuple(_remarks(model, spacing, (z, y, x))),
+        remarks=tuple(_remarks(model, spacing, start)),
     )
 
 
@@ -155,7 +155,7 @@ def _nm(angstrom_xyz: NDArray[np.float64]) -> tuple[float, float, float] | None:
     """x, y, z in angstrom as z, y, x in nm; None where it is no number."""
     if not np.isfinite(angstrom_xyz).all():
         return None
-    z, y, x = (float(f"{v:.7g}") for v in angstrom_to_nm(angstrom_xyz)[::-1])
+    x, y, z = (float(f"{v:.7g}") for v in angstrom_to_nm(angstrom_xyz))
     return z, y, x
 
 
@@ -230,7 +230,7 @@ def _place_remarks(model: Model, points: NDArray[np.float64]) -> Iterator[str]:
     wrong = int((~np.isfinite(points).all(axis=1)).sum())
     if wrong:
         yield f"{_count(wrong, 'point')} whose coordinates are not numbers"
-    shape, start = np.array(image_shape_zyx(model)), subset_start(model)[::-1]
+    shape, start = np.array(image_shape_zyx(model)), subset_start_zyx(model)
     points = points[np.isfinite(points).all(axis=1)] - start
     if min(shape) < 1 or not len(points):
         return

@@ -159,7 +159,7 @@ def page_data(
 def page_images(tomogram: Tomogram, spheres: list[dict[str, Any]], most_bytes: int) -> dict[str, Any]:
     """All pictures, base64: ``xy`` and ``xz`` planes, and ``views``, one for each sphere (empty where left out)."""
     grid = tomogram.grid
-    centres = np.array([sphere["at"][::-1] for sphere in spheres], dtype=float).reshape(-1, 3)
+    centres = np.array([(z, y, x) for x, y, z in (sphere["at"] for sphere in spheres)], dtype=float).reshape(-1, 3)
     radii = np.array([sphere["rv"] for sphere in spheres], dtype=float)
     limits = grey_limits(tomogram)
     order = np.argsort([-sphere["doubt"] for sphere in spheres], kind="stable")
