@@ -17,7 +17,7 @@ from deepvesicle.files.imod import read_model_of
 from deepvesicle.files.outline import slice_of
 from deepvesicle.grid import angstrom_to_nm
 from imod_bridge.binary import is_ascii, read_chunks
-from imod_bridge.coordinates import image_shape_zyx, stored_to_index, subset_start
+from imod_bridge.coordinates import image_shape_zyx, stored_to_index, subset_start_zyx
 from imod_bridge.errors import ModelFormatError
 from imod_bridge.model import Contour, Model, Object
 
